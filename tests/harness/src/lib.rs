@@ -1,1 +1,23 @@
-//! To be written.
+//! The real parts that tests and tools run: the filter in an in-process host,
+//! Envoy, services, a raw HTTP client and an upstream that echoes.
+//!
+//! Everything here blocks: tests are plain `#[test]` functions that run in
+//! parallel, so nothing is global and every port is chosen by the system.
+//!
+//! | module | what it gives |
+//! | --- | --- |
+//! | [`build`] | the compiled filter and the service binaries |
+//! | [`wasm_host`] | the compiled filter under full control: time, entropy, faults (feature `wasm-host`) |
+//! | [`envoy`] | the real Envoy, found or fetched, started and asked by its admin API |
+//! | [`process`] | any other program, with its log, killed with its owner |
+//! | [`upstream`] | a server that answers with exactly what it received |
+//! | [`http`] | a client that can send what decent clients refuse to |
+
+pub mod build;
+pub mod envoy;
+pub mod http;
+pub mod ports;
+pub mod process;
+pub mod upstream;
+#[cfg(feature = "wasm-host")]
+pub mod wasm_host;

@@ -1,0 +1,405 @@
+//! The configuration as it is written: the `pluginConfig` of a WasmPlugin, in camelCase.
+
+use serde_json::{Value, json};
+
+use super::fault::Faults;
+use super::read::{Read, object, text, words};
+use crate::host::HostPattern;
+use crate::slot::{SLOTS, SlotRange};
+
+object! {
+    /// A Lanekeeper policy.
+    pub(crate) struct Document {
+        /// Applications under change; they decide which version a request gets.
+        rollouts: Vec<RolloutDocument> = Vec::new(),
+        /// What the plugin does in the sidecar of a pod.
+        sidecar: Option<SidecarDocument>,
+    }
+}
+
+object! {
+    /// One application under change.
+    pub(crate) struct RolloutDocument {
+        /// Names the rollout in metrics and salts the hash: two rollouts with different names pick different users. Entries with the same name must have the same versions.
+        name: Label,
+        /// Hosts of the requests: exact names, `*.suffix`, or `*`.
+        hosts: Vec<HostPattern>,
+        /// Paths of the requests; `/api` covers `/api` and everything below it. The longest one wins. Default: every path.
+        path_prefixes: Vec<PathPrefix> = vec![PathPrefix("/".to_owned())],
+        /// The versions, in the order in which slots are dealt out by weight.
+        versions: Vec<VersionDocument>,
+        /// What names a user, most important first. Default: the cookie `visitor`.
+        identity: Vec<IdentityDocument> = vec![IdentityDocument::visitor()],
+        /// `cookie`: a user keeps the version although weights move. `identity`: the slot always decides. Default: `cookie`.
+        stickiness: Stickiness = Stickiness::Cookie,
+        /// Raising it re-assigns everybody: cookies of another epoch do not count. Default: 0.
+        epoch: u32 = 0,
+        /// The version cookie.
+        cookie: CookieDocument = CookieDocument::default(),
+        /// A header by which a client asks for a version.
+        r#override: Option<OverrideDocument>,
+        /// `accept`: the client's own X-App-Version counts, for hosts that a page calls with the version it was served with; such a rollout sets no cookie. Default: `ignore`.
+        client_header: ClientHeader = ClientHeader::Ignore,
+        /// What a user without a version gets: `split` by slot, or the `baseline`. Default: `split`.
+        on_missing: OnMissing = OnMissing::Split,
+        /// Paths that get the baseline and nothing else (health, metrics, assets that every version serves); `/healthz` covers everything below it.
+        exempt: Vec<PathPrefix> = Vec::new(),
+        /// `private`: shared caches do not store responses of this rollout. `leave`: Cache-Control stays as it is. Default: `private`.
+        cache_control: CacheControl = CacheControl::Private,
+    }
+}
+
+object! {
+    /// A named release of the whole chain.
+    pub(crate) struct VersionDocument {
+        /// The version as it stands in X-App-Version, in the cookie and in the pods' `version` label.
+        name: Label,
+        /// Share of the users in percent. The weights add up to 100; slots of a version that is not live fall to the baseline.
+        weight: Option<Weight>,
+        /// Slots of the version, as in `0-8999`, instead of a weight. Slots that nobody owns fall to the baseline.
+        slots: Option<Vec<SlotRange>>,
+        /// Exactly one version is the baseline: what a request gets when nothing says otherwise. Default: false.
+        baseline: bool = false,
+        /// `live`; `draining`: keeps its cookie holders and takes nobody new; `off`: its holders are re-assigned at once. Default: `live`.
+        state: State = State::Live,
+    }
+}
+
+object! {
+    /// One source of a user's identity: a header or a cookie.
+    pub(crate) struct IdentityDocument {
+        /// A request header.
+        header: Option<HeaderName>,
+        /// A cookie.
+        cookie: Option<CookieName>,
+        /// True where clients cannot choose the value (it is set behind authentication). Default: false.
+        trusted: bool = false,
+        /// Whether a new visitor id is stored in this cookie when nothing names the user. Default: true for the last untrusted cookie of the list.
+        mint: Option<bool>,
+    }
+}
+
+object! {
+    /// The version cookie.
+    pub(crate) struct CookieDocument {
+        /// Default: `app-version`.
+        name: CookieName = CookieName("app-version".to_owned()),
+        /// How long a browser keeps it. It is renewed when older than half of that. Default: `30d`.
+        max_age: MaxAge = MaxAge::default(),
+        /// The Domain attribute: a domain that all hosts of the rollout belong to. Default: none, the host alone.
+        domain: Option<Domain>,
+    }
+}
+
+object! {
+    /// A header by which a client asks for a version; it does not touch the cookie.
+    pub(crate) struct OverrideDocument {
+        /// The header, as in `x-experiment`.
+        header: HeaderName,
+        /// Without it the override is not honoured.
+        secret: Option<SecretDocument>,
+    }
+}
+
+object! {
+    /// What a client must know to override.
+    pub(crate) struct SecretDocument {
+        /// The request header that carries the secret. It is not handed on.
+        header: HeaderName,
+        /// The environment variable of the plugin that holds the secret (`vmConfig.env` in a WasmPlugin, `environment_variables` in Envoy).
+        env: EnvName,
+    }
+}
+
+object! {
+    /// What the plugin does in the sidecar of a pod.
+    pub(crate) struct SidecarDocument {
+        /// What the pod is. `own`: one version, named by its `version` label.
+        serves: Serves,
+        /// Hosts whose requests leave with the pod's version: exact names, `*.suffix`, or `name.*` for a service under any of its cluster names.
+        stamp: Vec<HostPattern> = Vec::new(),
+        /// What happens to a request for another version. `observe`: it is counted. Default: `observe`.
+        on_mismatch: OnMismatch = OnMismatch::Observe,
+        /// Version names that the mismatch metric may show beside those of the rollouts; others count as `other`.
+        versions: Vec<Label> = Vec::new(),
+    }
+}
+
+words! {
+    /// What decides for a user who has a version already.
+    pub(crate) enum Stickiness {
+        /// The version cookie.
+        Cookie = "cookie",
+        /// The slot; the cookie only reports.
+        Identity = "identity",
+    }
+}
+
+words! {
+    /// Whether the client's own X-App-Version counts.
+    pub(crate) enum ClientHeader {
+        /// It does not.
+        Ignore = "ignore",
+        /// It does.
+        Accept = "accept",
+    }
+}
+
+words! {
+    /// What a user without a version gets.
+    pub(crate) enum OnMissing {
+        /// The version of the slot.
+        Split = "split",
+        /// The baseline.
+        Baseline = "baseline",
+    }
+}
+
+words! {
+    /// What happens to Cache-Control of responses.
+    pub(crate) enum CacheControl {
+        /// Shared caches are told not to store.
+        Private = "private",
+        /// Nothing.
+        Leave = "leave",
+    }
+}
+
+words! {
+    /// The state of a version.
+    pub(crate) enum State {
+        /// Serves and takes new users.
+        Live = "live",
+        /// Keeps its cookie holders, takes nobody new.
+        Draining = "draining",
+        /// Serves nobody; holders are re-assigned at their next request.
+        Off = "off",
+    }
+}
+
+words! {
+    /// What a pod serves.
+    pub(crate) enum Serves {
+        /// The version of its label.
+        Own = "own",
+    }
+}
+
+words! {
+    /// What happens to a request for another version than the pod's.
+    pub(crate) enum OnMismatch {
+        /// It is counted and served.
+        Observe = "observe",
+    }
+}
+
+text! {
+    /// A name that may stand in headers, cookies and metrics (RFC 1123).
+    pub(crate) struct Label: "1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit (a DNS-1123 label)", is_label
+}
+
+text! {
+    /// A request header that a policy may name.
+    pub(crate) struct HeaderName: "a header name in lower case (RFC 9110 token) other than host, cookie, x-app-version, x-shadow, x-rollout-bucket and those of the connection", |text| {
+        const TAKEN: [&str; 12] = [
+            "connection", "content-length", "cookie", "host", "keep-alive", "te", "trailer",
+            "transfer-encoding", "upgrade", "x-app-version", "x-rollout-bucket", "x-shadow",
+        ];
+        is_token(text) && !text.bytes().any(|b| b.is_ascii_uppercase()) && !TAKEN.contains(&text)
+    }
+}
+
+text! {
+    /// The name of a cookie (RFC 6265, section 4.1.1).
+    pub(crate) struct CookieName: "a cookie name (RFC 6265 token) of at most 64 characters", is_token
+}
+
+text! {
+    /// A prefix of normalised paths.
+    pub(crate) struct PathPrefix: "a path that begins with /, in normal form: no query, fragment, empty or dot segments, and unreserved characters not percent-encoded", |text| {
+        text.starts_with('/')
+            && !text.contains(['?', '#'])
+            && text.bytes().all(|b| b.is_ascii_graphic())
+            && crate::path::normalise(text.as_bytes()) == text.as_bytes()
+    }
+}
+
+text! {
+    /// A cookie's Domain attribute.
+    pub(crate) struct Domain: "a domain name in lower case without a leading dot, not an IP address, of at most 253 characters", |text| {
+        crate::host::is_domain(text) && text.contains(|c: char| c.is_ascii_lowercase())
+    }
+}
+
+text! {
+    /// The name of an environment variable.
+    pub(crate) struct EnvName: "the name of an environment variable: A-Z, a-z, 0-9 and _, not beginning with a digit", |text| {
+        !text.is_empty()
+            && !text.starts_with(|c: char| c.is_ascii_digit())
+            && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+    }
+}
+
+pub(crate) fn is_label(text: &str) -> bool {
+    let inner = |b: &u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let bytes = text.as_bytes();
+    bytes.len() <= 63
+        && bytes.first().is_some_and(inner)
+        && bytes.last().is_some_and(inner)
+        && bytes.iter().all(|b| inner(b) || *b == b'-')
+}
+
+fn is_token(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b))
+}
+
+impl IdentityDocument {
+    fn visitor() -> Self {
+        Self {
+            header: None,
+            cookie: Some(CookieName("visitor".to_owned())),
+            trusted: false,
+            mint: None,
+        }
+    }
+}
+
+impl Default for CookieDocument {
+    fn default() -> Self {
+        Self {
+            name: CookieName("app-version".to_owned()),
+            max_age: MaxAge::default(),
+            domain: None,
+        }
+    }
+}
+
+/// A share of the users, in slots.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Weight(pub(crate) u32);
+
+impl Read for Weight {
+    fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
+        let slots = value
+            .as_f64()
+            .map(|percent| percent * f64::from(SLOTS) / 100.0);
+        // Half a millionth of a slot: what decimal fractions lose in binary.
+        let whole = |slots: &f64| {
+            (0.0..=f64::from(SLOTS)).contains(slots) && (slots - slots.round()).abs() < 5e-7
+        };
+        match slots.filter(whole) {
+            Some(slots) => Self(slots.round() as u32),
+            None => {
+                faults.add(
+                    path,
+                    value,
+                    "a percentage from 0 to 100 with at most two decimals",
+                );
+                Self::stand_in()
+            }
+        }
+    }
+
+    fn stand_in() -> Self {
+        Self(0)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "number", "minimum": 0, "maximum": 100, "multipleOf": 0.01 })
+    }
+}
+
+/// How long a browser keeps a cookie, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct MaxAge(pub(crate) u64);
+
+const DAY: u64 = 24 * 60 * 60;
+
+impl Default for MaxAge {
+    fn default() -> Self {
+        Self(30 * DAY)
+    }
+}
+
+impl Read for MaxAge {
+    fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
+        // The cookie carries its day of issue, so anything under two days could not be renewed in
+        // time; browsers cut what is over 400 days (RFC 6265bis, section 5.5).
+        let seconds = value
+            .as_str()
+            .and_then(duration)
+            .filter(|seconds| (2 * DAY..=400 * DAY).contains(seconds));
+        match seconds {
+            Some(seconds) => Self(seconds),
+            None => {
+                let allowed = "a duration from 2d to 400d: a whole number and s, m, h or d";
+                faults.add(path, value, allowed);
+                Self::default()
+            }
+        }
+    }
+
+    fn stand_in() -> Self {
+        Self::default()
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9]+[smhd]$" })
+    }
+}
+
+/// Seconds of `30d`, `12h`, `5m`, `90s`.
+fn duration(text: &str) -> Option<u64> {
+    let unit = match text.bytes().last()? {
+        b's' => 1,
+        b'm' => 60,
+        b'h' => 60 * 60,
+        b'd' => DAY,
+        _ => return None,
+    };
+    let number = text.get(..text.len().checked_sub(1)?)?;
+    if !number.bytes().all(|b| b.is_ascii_digit()) {
+        return None;
+    }
+    number.parse::<u64>().ok()?.checked_mul(unit)
+}
+
+impl Read for SlotRange {
+    fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
+        value.as_str().and_then(Self::parse).unwrap_or_else(|| {
+            let allowed =
+                "slots as in 0-8999 or 42: whole numbers from 0 to 9999, the smaller first";
+            faults.add(path, value, allowed);
+            Self::stand_in()
+        })
+    }
+
+    fn stand_in() -> Self {
+        Self { first: 0, last: 0 }
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9]{1,4}(-[0-9]{1,4})?$" })
+    }
+}
+
+impl Read for HostPattern {
+    fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
+        value.as_str().and_then(Self::parse).unwrap_or_else(|| {
+            let allowed = "a host name in lower case without a port, *.suffix, name.* or *";
+            faults.add(path, value, allowed);
+            Self::stand_in()
+        })
+    }
+
+    fn stand_in() -> Self {
+        Self::Any
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string" })
+    }
+}

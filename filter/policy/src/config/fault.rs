@@ -1,0 +1,91 @@
+//! What is wrong with a configuration, and where.
+
+use std::borrow::Borrow;
+use std::fmt;
+
+use serde_json::Value;
+
+/// A longer value is cut in messages.
+const SHOWN: usize = 60;
+
+/// One fault of a configuration. Displayed as `path: value: what is allowed`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// Where, as in `rollouts[0].versions[1].weight`.
+    pub path: String,
+    /// What stands there, as compact JSON, cut after 60 characters.
+    pub value: String,
+    /// What may stand there.
+    pub allowed: String,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: {}: {}", self.path, self.value, self.allowed)
+    }
+}
+
+/// All faults of one configuration, in the order of the document.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Faults(Vec<Fault>);
+
+impl Faults {
+    /// Adds a fault of a value that stands in the document.
+    pub(crate) fn add(
+        &mut self,
+        path: &str,
+        value: impl Borrow<Value>,
+        allowed: impl Into<String>,
+    ) {
+        let text = value.borrow().to_string();
+        let shown = match text.char_indices().nth(SHOWN) {
+            Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
+            None => text,
+        };
+        self.add_text(path, shown, allowed);
+    }
+
+    /// Adds a fault that is in no single value: `value` says what is found.
+    pub(crate) fn add_text(
+        &mut self,
+        path: &str,
+        value: impl Into<String>,
+        allowed: impl Into<String>,
+    ) {
+        self.0.push(Fault {
+            path: path.to_owned(),
+            value: value.into(),
+            allowed: allowed.into(),
+        });
+    }
+
+    /// True where nothing at `path` or below it is wrong: a check over several fields only makes
+    /// sense where each of them could be read.
+    pub(crate) fn none_under(&self, path: &str) -> bool {
+        !self.0.iter().any(|fault| fault.path.starts_with(path))
+    }
+
+    /// True where nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The faults, in the order of the document.
+    pub fn iter(&self) -> impl Iterator<Item = &Fault> {
+        self.0.iter()
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, fault) in self.0.iter().enumerate() {
+            if index > 0 {
+                writeln!(f)?;
+            }
+            write!(f, "{fault}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Faults {}

@@ -1,0 +1,6 @@
+//! The configuration: read, checked and compiled once, when it is pushed.
+
+pub(crate) mod compile;
+pub(crate) mod document;
+pub(crate) mod fault;
+pub(crate) mod read;

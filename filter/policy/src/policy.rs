@@ -1,0 +1,260 @@
+//! A compiled policy.
+
+use std::collections::BTreeSet;
+
+use serde_json::Value;
+
+use crate::config::compile;
+use crate::config::document::{CacheControl, ClientHeader, Document, OnMissing, State, Stickiness};
+use crate::config::fault::Faults;
+use crate::config::read::Read;
+use crate::host::{self, HostPattern};
+use crate::path;
+use crate::sidecar::Sidecar;
+use crate::slot::SlotRange;
+
+/// A policy: checked, and ready to decide.
+#[derive(Clone, Debug)]
+pub struct Policy {
+    rollouts: Vec<Rollout>,
+    routes: Vec<Route>,
+    sidecar: Option<Sidecar>,
+    only_ours: BTreeSet<String>,
+    hash: u32,
+}
+
+/// Which rollout a host and path belong to.
+#[derive(Clone, Debug)]
+pub(crate) struct Route {
+    pub(crate) host: HostPattern,
+    pub(crate) prefix: String,
+    pub(crate) rollout: usize,
+}
+
+/// One application under change.
+#[derive(Clone, Debug)]
+pub struct Rollout {
+    pub(crate) name: String,
+    pub(crate) versions: Vec<Version>,
+    pub(crate) baseline: usize,
+    pub(crate) ranges: Vec<(SlotRange, usize)>,
+    pub(crate) identity: Vec<Identity>,
+    pub(crate) stickiness: Stickiness,
+    pub(crate) epoch: u32,
+    pub(crate) cookie_name: String,
+    pub(crate) cookie_max_age: u64,
+    pub(crate) cookie_domain: Option<String>,
+    pub(crate) override_by: Option<Override>,
+    pub(crate) client_header: ClientHeader,
+    pub(crate) on_missing: OnMissing,
+    pub(crate) exempt: Vec<String>,
+    pub(crate) cache_control: CacheControl,
+}
+
+/// A named release of the whole chain.
+#[derive(Clone, Debug)]
+pub struct Version {
+    pub(crate) name: String,
+    pub(crate) state: State,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) source: IdentitySource,
+    pub(crate) mint: bool,
+}
+
+#[derive(Clone, Debug)]
+pub(crate) enum IdentitySource {
+    Header(String),
+    Cookie(String),
+}
+
+#[derive(Clone, Debug)]
+pub(crate) struct Override {
+    pub(crate) header: String,
+    pub(crate) secret: Option<Secret>,
+}
+
+#[derive(Clone)]
+pub(crate) struct Secret {
+    pub(crate) header: String,
+    pub(crate) value: String,
+}
+
+impl std::fmt::Debug for Secret {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The value belongs in no log.
+        f.debug_struct("Secret")
+            .field("header", &self.header)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Policy {
+    /// Compiles a policy from its document; `env` looks up the plugin's environment variables,
+    /// where secrets come from.
+    ///
+    /// # Errors
+    /// All faults of the document.
+    ///
+    /// ```
+    /// use lanekeeper_policy::Policy;
+    /// use serde_json::json;
+    ///
+    /// let faults = Policy::compile(
+    ///     &json!({ "rollouts": [{
+    ///         "name": "shop",
+    ///         "hosts": ["shop.example"],
+    ///         "versions": [
+    ///             { "name": "stable", "weight": 90, "baseline": true },
+    ///             { "name": "Canary", "weight": 10 },
+    ///         ],
+    ///         "epoch": -1,
+    ///     }]}),
+    ///     &|_| None,
+    /// )
+    /// .unwrap_err();
+    /// let faults: Vec<String> = faults.iter().map(|fault| fault.to_string()).collect();
+    /// assert_eq!(faults.len(), 2);
+    /// assert!(faults[0].starts_with(r#"rollouts[0].versions[1].name: "Canary": 1 to 63 of a-z"#));
+    /// assert_eq!(faults[1], "rollouts[0].epoch: -1: a whole number from 0 to 4294967295");
+    /// ```
+    pub fn compile(document: &Value, env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        // Keys are sorted in the text, so that equal documents have equal hashes.
+        let hash = murmur3::murmur3_32(&mut document.to_string().as_bytes(), 0).unwrap_or_default();
+        let mut faults = Faults::default();
+        let document = Document::read(document, "", &mut faults);
+        let mut policy = compile::policy(document, env, &mut faults);
+        policy.hash = hash;
+        if faults.is_empty() {
+            Ok(policy)
+        } else {
+            Err(faults)
+        }
+    }
+
+    /// Like [`Policy::compile`], from JSON text.
+    ///
+    /// # Errors
+    /// All faults of the document, or the place where it is not JSON.
+    pub fn from_json(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
+        let document = serde_json::from_slice(json).map_err(|error| {
+            let mut faults = Faults::default();
+            faults.add_text("policy", error.to_string(), "a policy as JSON");
+            faults
+        })?;
+        Self::compile(&document, env)
+    }
+
+    /// The JSON Schema of the document, for editors.
+    pub fn schema() -> Value {
+        let mut schema = Document::schema();
+        if let Some(schema) = schema.as_object_mut() {
+            schema.insert(
+                "$schema".to_owned(),
+                "https://json-schema.org/draft/2020-12/schema".into(),
+            );
+            schema.insert("title".to_owned(), "Lanekeeper policy".into());
+        }
+        schema
+    }
+
+    /// The policy that decides nothing: requests pass, without the headers that only the filter may
+    /// set, so that the mesh routes them to the baseline.
+    pub fn pass_through() -> Self {
+        Self::new(Vec::new(), Vec::new(), None)
+    }
+
+    pub(crate) fn new(
+        rollouts: Vec<Rollout>,
+        routes: Vec<Route>,
+        sidecar: Option<Sidecar>,
+    ) -> Self {
+        let secrets = rollouts
+            .iter()
+            .filter_map(|rollout| rollout.override_by.as_ref()?.secret.as_ref())
+            .map(|secret| secret.header.as_str());
+        let only_ours = ["x-shadow", "x-rollout-bucket"]
+            .into_iter()
+            .chain(secrets)
+            .map(str::to_owned)
+            .collect();
+        Self {
+            rollouts,
+            routes,
+            sidecar,
+            only_ours,
+            hash: 0,
+        }
+    }
+
+    /// A number that tells one document from another; 0 for [`Policy::pass_through`].
+    pub fn hash(&self) -> u32 {
+        self.hash
+    }
+
+    /// The rollouts, in the order written.
+    pub fn rollouts(&self) -> &[Rollout] {
+        &self.rollouts
+    }
+
+    /// What the plugin does in a sidecar.
+    pub fn sidecar(&self) -> Option<&Sidecar> {
+        self.sidecar.as_ref()
+    }
+
+    /// Headers beside the version header that a client may not hand on.
+    pub(crate) fn only_ours(&self) -> &BTreeSet<String> {
+        &self.only_ours
+    }
+
+    /// The rollout of a request, as its index: the best host first, then the longest path prefix
+    /// (`path` is in normal form).
+    pub(crate) fn find(&self, authority: &[u8], path: &[u8]) -> Option<usize> {
+        let host = host::of_authority(authority);
+        let best = &self
+            .routes
+            .iter()
+            .find(|route| route.host.matches(host))?
+            .host;
+        self.routes
+            .iter()
+            .find(|route| route.host == *best && path::is_below(path, &route.prefix))
+            .map(|route| route.rollout)
+    }
+}
+
+impl Rollout {
+    /// The rollout's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// The versions, in the order written.
+    pub fn versions(&self) -> &[Version] {
+        &self.versions
+    }
+
+    /// The version that owns a slot, as its index; the baseline owns what nobody else does.
+    pub fn version_of_slot(&self, slot: u32) -> usize {
+        self.ranges
+            .iter()
+            .find(|(range, _)| range.contains(slot))
+            .map_or(self.baseline, |(_, version)| *version)
+    }
+
+    /// A version that may still be served: live or draining.
+    pub(crate) fn serving(&self, name: &[u8]) -> Option<usize> {
+        self.versions
+            .iter()
+            .position(|version| version.name.as_bytes() == name && version.state != State::Off)
+    }
+}
+
+impl Version {
+    /// The version's name, as in X-App-Version.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}

@@ -1,0 +1,141 @@
+//! The host: every hostcall of the plugin is made here, and every failure of one ends here.
+//!
+//! Bytes only: a header or property may hold anything. A call that fails is worth a counter, never
+//! a request, so each function answers with what "nothing there" means to its caller. (The SDK
+//! turns the statuses that the ABI allows for a call into errors; a status outside of these aborts
+//! the VM inside the SDK. Envoy gives none for the calls below in the callbacks that make them.)
+
+use std::time::UNIX_EPOCH;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::types::{BufferType, Status};
+pub(crate) use proxy_wasm::types::{LogLevel, MapType, MetricType};
+
+/// Header fields in order.
+pub(crate) type Fields = Vec<(String, Vec<u8>)>;
+
+/// The direction of the listener that a request came in by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Direction {
+    Inbound,
+    Outbound,
+    Unspecified,
+}
+
+/// The `pluginConfig`, as JSON.
+pub(crate) fn plugin_configuration() -> Vec<u8> {
+    hostcalls::get_buffer(BufferType::PluginConfiguration, 0, usize::MAX)
+        .ok()
+        .flatten()
+        .unwrap_or_default()
+}
+
+/// The plugin's name in Envoy's configuration; `default` where it has none.
+pub(crate) fn plugin_name() -> String {
+    property(&["plugin_name"])
+        .and_then(|name| String::from_utf8(name).ok())
+        .filter(|name| !name.is_empty())
+        .unwrap_or_else(|| "default".to_owned())
+}
+
+/// The `version` label of the pod that this Envoy is the sidecar of.
+pub(crate) fn pod_version() -> Option<Vec<u8>> {
+    property(&["xds", "node", "metadata", "LABELS", "version"])
+}
+
+/// The direction of the listener (Envoy attribute `xds.listener_direction`).
+pub(crate) fn direction() -> Direction {
+    let number = property(&["xds", "listener_direction"])
+        .and_then(|value| value.first_chunk::<8>().copied())
+        .map(i64::from_le_bytes);
+    match number {
+        Some(1) => Direction::Inbound,
+        Some(2) => Direction::Outbound,
+        _ => Direction::Unspecified,
+    }
+}
+
+fn property(path: &[&str]) -> Option<Vec<u8>> {
+    hostcalls::get_property(path.to_vec()).ok().flatten()
+}
+
+/// An environment variable of the plugin (`vmConfig.env`, `environment_variables`).
+pub(crate) fn env(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub(crate) fn now() -> u64 {
+    hostcalls::get_current_time()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .map_or(0, |since| since.as_secs())
+}
+
+/// 128 random bits.
+pub(crate) fn entropy() -> Option<[u8; 16]> {
+    let mut bytes = [0; 16];
+    getrandom::fill(&mut bytes).ok().map(|()| bytes)
+}
+
+/// All headers of the request or response.
+pub(crate) fn headers(map: MapType) -> Fields {
+    hostcalls::get_map_bytes(map).unwrap_or_default()
+}
+
+/// Whether a header is present.
+pub(crate) fn has_header(map: MapType, name: &str) -> bool {
+    matches!(hostcalls::get_map_value_bytes(map, name), Ok(Some(_)))
+}
+
+/// Makes `value` the only value of a header.
+pub(crate) fn set_header(map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
+    hostcalls::set_map_value_bytes(map, name, Some(value))
+}
+
+/// Adds a header beside those of the same name.
+pub(crate) fn add_header(map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
+    hostcalls::add_map_value_bytes(map, name, value)
+}
+
+/// Removes all values of a header.
+pub(crate) fn remove_header(map: MapType, name: &str) -> Result<(), Status> {
+    hostcalls::remove_map_value(map, name)
+}
+
+/// A value that all workers of this Envoy share.
+pub(crate) fn shared(key: &str) -> Option<Vec<u8>> {
+    let (value, _) = hostcalls::get_shared_data(key).ok()?;
+    // The ABI cannot delete; an empty value is one that was removed.
+    value.filter(|value| !value.is_empty())
+}
+
+/// Sets a value that all workers of this Envoy share, whatever it was.
+pub(crate) fn set_shared(key: &str, value: &[u8]) -> Result<(), Status> {
+    hostcalls::set_shared_data(key, Some(value), None)
+}
+
+/// Defines a metric; workers and plugins that define the same name share it.
+pub(crate) fn define_metric(kind: MetricType, name: &str) -> Option<u32> {
+    hostcalls::define_metric(kind, name).ok()
+}
+
+/// Adds one to a counter.
+pub(crate) fn increment(metric: Option<u32>) {
+    if let Some(id) = metric {
+        // Nobody could be told of a counter that does not count.
+        let _ = hostcalls::increment_metric(id, 1);
+    }
+}
+
+/// Sets a gauge.
+pub(crate) fn record(metric: Option<u32>, value: u64) {
+    if let Some(id) = metric {
+        let _ = hostcalls::record_metric(id, value);
+    }
+}
+
+/// Writes a line to Envoy's log.
+pub(crate) fn log(level: LogLevel, message: &str) {
+    let _ = hostcalls::log(level, message);
+}

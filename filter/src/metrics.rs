@@ -1,0 +1,137 @@
+//! What the plugin counts. Labels are part of the name, as Istio does it: `label.=.value;.`, which
+//! the `stats_tags` of the bootstrap take out again. Every label is bounded by the policy.
+
+use lanekeeper_policy::{Assignment, OTHER, Policy, Source};
+
+use crate::host::{self, MetricType};
+
+/// What went wrong, as the label `kind` of `lanekeeper_errors_total`.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Error {
+    /// No entropy for a visitor id.
+    Entropy,
+    /// A hostcall failed.
+    Host,
+    /// The pod has no `version` label, or one that is no version name.
+    PodVersion,
+}
+
+/// The metrics of one configuration of the plugin.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    /// By rollout, version and source.
+    requests: Vec<Vec<[Option<u32>; Source::ALL.len()]>>,
+    /// By rollout and version.
+    assignments: Vec<Vec<Option<u32>>>,
+    /// By the version that was meant.
+    mismatches: Vec<(String, Option<u32>)>,
+    entropy_errors: Option<u32>,
+    host_errors: Option<u32>,
+    pod_version_errors: Option<u32>,
+}
+
+impl Metrics {
+    pub(crate) fn define(policy: &Policy, pod_version: Option<&str>) -> Self {
+        let of_versions = |rollout: &lanekeeper_policy::Rollout| {
+            let label = |version: &lanekeeper_policy::Version| {
+                labels(&[("rollout", rollout.name()), ("version", version.name())])
+            };
+            rollout.versions().iter().map(label).collect::<Vec<_>>()
+        };
+        let mismatches = policy.sidecar().zip(pod_version).map(|(sidecar, actual)| {
+            let expected = sidecar.versions().iter().map(String::as_str).chain([OTHER]);
+            expected
+                .filter(|expected| *expected != actual)
+                .map(|expected| {
+                    let labels = labels(&[("expected", expected), ("actual", actual)]);
+                    (expected.to_owned(), counter(&labels, "mismatch_total"))
+                })
+                .collect()
+        });
+        let error = |kind| counter(&labels(&[("kind", kind)]), "errors_total");
+        Self {
+            requests: policy
+                .rollouts()
+                .iter()
+                .map(|rollout| {
+                    let versions = of_versions(rollout).into_iter();
+                    versions
+                        .map(|version| {
+                            Source::ALL.map(|source| {
+                                let source = labels(&[("source", source.name())]);
+                                counter(&format!("{version}{source}"), "requests_total")
+                            })
+                        })
+                        .collect()
+                })
+                .collect(),
+            assignments: policy
+                .rollouts()
+                .iter()
+                .map(|rollout| {
+                    let versions = of_versions(rollout).into_iter();
+                    versions
+                        .map(|version| counter(&version, "assignments_total"))
+                        .collect()
+                })
+                .collect(),
+            mismatches: mismatches.unwrap_or_default(),
+            entropy_errors: error("entropy"),
+            host_errors: error("host"),
+            pod_version_errors: error("pod_version"),
+        }
+    }
+
+    pub(crate) fn assigned(&self, assignment: &Assignment) {
+        let requests = self
+            .requests
+            .get(assignment.rollout)
+            .and_then(|versions| versions.get(assignment.version));
+        let source = Source::ALL
+            .iter()
+            .position(|source| *source == assignment.source);
+        let metric = requests
+            .zip(source)
+            .and_then(|(requests, source)| requests.get(source));
+        host::increment(metric.copied().flatten());
+        if assignment.minted {
+            let metric = self
+                .assignments
+                .get(assignment.rollout)
+                .and_then(|versions| versions.get(assignment.version));
+            host::increment(metric.copied().flatten());
+        }
+    }
+
+    pub(crate) fn mismatch(&self, expected: &str) {
+        let metric = self.mismatches.iter().find(|(name, _)| name == expected);
+        host::increment(metric.and_then(|(_, metric)| *metric));
+    }
+
+    pub(crate) fn error(&self, error: Error) {
+        host::increment(match error {
+            Error::Entropy => self.entropy_errors,
+            Error::Host => self.host_errors,
+            Error::PodVersion => self.pod_version_errors,
+        });
+    }
+}
+
+/// Says which configuration of a plugin is in force, and whether it is the one that was pushed.
+pub(crate) fn configured(plugin: &str, rejected: bool, hash: u32) {
+    let labels = labels(&[("plugin", plugin)]);
+    let gauge = |name: &str| host::define_metric(MetricType::Gauge, &format!("{labels}{name}"));
+    host::record(gauge("lanekeeper_config_rejected"), rejected.into());
+    host::record(gauge("lanekeeper_config_hash"), hash.into());
+}
+
+fn counter(labels: &str, name: &str) -> Option<u32> {
+    host::define_metric(MetricType::Counter, &format!("{labels}lanekeeper_{name}"))
+}
+
+fn labels(labels: &[(&str, &str)]) -> String {
+    labels
+        .iter()
+        .map(|(label, value)| format!("{label}.=.{value};."))
+        .collect()
+}

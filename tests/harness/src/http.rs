@@ -1,0 +1,260 @@
+//! A raw HTTP/1.1 client: it sends exactly the bytes it is given, so that tests
+//! can send what decent clients refuse (repeated headers, odd casing, bytes
+//! that are no UTF-8, headers of 50 KB).
+
+use anyhow::{Context, Result, bail, ensure};
+use std::io::{Read, Write};
+use std::net::{TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+const TIMEOUT: Duration = Duration::from_secs(20);
+const MAX_HEADERS: usize = 4096;
+
+/// Headers in the order they were received; names as they came.
+pub type Headers = Vec<(String, Vec<u8>)>;
+
+/// A request. `Host` and `Content-Length` are added unless given; nothing else.
+#[derive(Clone, Debug)]
+pub struct Request {
+    method: String,
+    target: String,
+    headers: Vec<(Vec<u8>, Vec<u8>)>,
+    body: Vec<u8>,
+}
+
+impl Request {
+    /// A request of any method for a request target, usually a path.
+    pub fn new(method: &str, target: &str) -> Request {
+        Request {
+            method: method.into(),
+            target: target.into(),
+            headers: vec![],
+            body: vec![],
+        }
+    }
+
+    /// A GET request.
+    pub fn get(target: &str) -> Request {
+        Request::new("GET", target)
+    }
+
+    /// A POST request.
+    pub fn post(target: &str, body: impl Into<Vec<u8>>) -> Request {
+        Request {
+            body: body.into(),
+            ..Request::new("POST", target)
+        }
+    }
+
+    /// Appends a header; also one that is there already.
+    pub fn header(mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) -> Request {
+        self.headers
+            .push((name.as_ref().to_vec(), value.as_ref().to_vec()));
+        self
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.headers
+            .iter()
+            .any(|(n, _)| n.eq_ignore_ascii_case(name.as_bytes()))
+    }
+
+    fn bytes(&self, host: &str) -> Vec<u8> {
+        let mut out = format!("{} {} HTTP/1.1\r\n", self.method, self.target).into_bytes();
+        let mut put = |name: &[u8], value: &[u8]| {
+            out.extend_from_slice(&[name, b": ", value, b"\r\n"].concat());
+        };
+        if !self.has("host") {
+            put(b"host", host.as_bytes());
+        }
+        for (name, value) in &self.headers {
+            put(name, value);
+        }
+        let sized = self.has("content-length") || self.has("transfer-encoding");
+        if !sized && (!self.body.is_empty() || self.method == "POST") {
+            put(b"content-length", self.body.len().to_string().as_bytes());
+        }
+        out.extend_from_slice(b"\r\n");
+        out.extend_from_slice(&self.body);
+        out
+    }
+}
+
+/// A response: everything the server sent, in order.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// The status code.
+    pub status: u16,
+    /// All headers.
+    pub headers: Headers,
+    /// The body, without any transfer encoding.
+    pub body: Vec<u8>,
+}
+
+impl Response {
+    /// The value of a header; `None` if absent, a panic if it is repeated (use
+    /// [`Response::header_all`]) or no UTF-8.
+    pub fn header(&self, name: &str) -> Option<&str> {
+        let all = self.header_all(name);
+        assert!(all.len() < 2, "{name} came {} times: {all:?}", all.len());
+        all.first()
+            .map(|value| std::str::from_utf8(value).expect("a header in UTF-8"))
+    }
+
+    /// All values of a header, in order.
+    pub fn header_all(&self, name: &str) -> Vec<&[u8]> {
+        let same = self
+            .headers
+            .iter()
+            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
+        same.map(|(_, value)| value.as_slice()).collect()
+    }
+
+    /// The body as text; bytes that are no UTF-8 are replaced.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+/// Sends one request on a connection of its own to `host:port`.
+pub fn send(address: &str, request: &Request) -> Result<Response> {
+    Client::connect(address)?.send(request)
+}
+
+/// Gets an `http://host:port/path` URL.
+pub fn get(url: &str) -> Result<Response> {
+    let rest = url
+        .strip_prefix("http://")
+        .with_context(|| format!("{url}: not http://"))?;
+    let slash = rest.find('/').unwrap_or(rest.len());
+    let (address, path) = rest.split_at(slash);
+    send(
+        address,
+        &Request::get(if path.is_empty() { "/" } else { path }),
+    )
+}
+
+/// A kept-alive connection.
+#[derive(Debug)]
+pub struct Client {
+    address: String,
+    stream: TcpStream,
+    /// Bytes that were read but not yet used.
+    buffer: Vec<u8>,
+}
+
+impl Client {
+    /// Connects to `host:port`.
+    pub fn connect(address: &str) -> Result<Client> {
+        let resolved = address.to_socket_addrs()?.next();
+        let resolved = resolved.with_context(|| format!("{address}: no such address"))?;
+        let stream = TcpStream::connect_timeout(&resolved, TIMEOUT)
+            .with_context(|| format!("cannot connect to {address}"))?;
+        stream.set_nodelay(true)?;
+        stream.set_read_timeout(Some(TIMEOUT))?;
+        stream.set_write_timeout(Some(TIMEOUT))?;
+        Ok(Client {
+            address: address.to_owned(),
+            stream,
+            buffer: vec![],
+        })
+    }
+
+    /// Sends a request and reads its response. An error when the server closes
+    /// the connection instead.
+    pub fn send(&mut self, request: &Request) -> Result<Response> {
+        // A server may answer and close before it has read a large request:
+        // what counts is whether a response can be read.
+        let sent = self.stream.write_all(&request.bytes(&self.address));
+        match self.response(request.method == "HEAD") {
+            Err(_) if sent.is_err() => sent.map(|()| unreachable!()).context("cannot send"),
+            response => response.with_context(|| {
+                format!("{} {} on {}", request.method, request.target, self.address)
+            }),
+        }
+    }
+
+    fn response(&mut self, head: bool) -> Result<Response> {
+        let (status, headers) = loop {
+            let (status, headers) = self.head()?;
+            // 1xx precede the response proper.
+            if status >= 200 {
+                break (status, headers);
+            }
+        };
+        let mut response = Response {
+            status,
+            headers,
+            body: vec![],
+        };
+        if head || status == 204 || status == 304 {
+            return Ok(response);
+        }
+        response.body = if response
+            .header_all("transfer-encoding")
+            .contains(&b"chunked".as_slice())
+        {
+            self.chunks()?
+        } else if let Some(length) = response.header("content-length") {
+            self.take(length.parse().context("content-length")?)?
+        } else {
+            while self.fill()? {}
+            std::mem::take(&mut self.buffer)
+        };
+        Ok(response)
+    }
+
+    fn head(&mut self) -> Result<(u16, Headers)> {
+        loop {
+            let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
+            let mut parsed = httparse::Response::new(&mut headers);
+            if let httparse::Status::Complete(length) = parsed.parse(&self.buffer)? {
+                let status = parsed.code.context("a response without a status")?;
+                let headers = parsed.headers.iter();
+                let headers = headers
+                    .map(|h| (h.name.to_owned(), h.value.to_vec()))
+                    .collect();
+                self.buffer.drain(..length);
+                return Ok((status, headers));
+            }
+            ensure!(self.fill()?, "the connection was closed before a response");
+        }
+    }
+
+    fn chunks(&mut self) -> Result<Vec<u8>> {
+        let mut body = vec![];
+        loop {
+            match httparse::parse_chunk_size(&self.buffer) {
+                Ok(httparse::Status::Complete((start, size))) => {
+                    self.buffer.drain(..start);
+                    body.extend(self.take(size.try_into()?)?);
+                    // The line end after the data; after the last chunk, the
+                    // end of the (empty) trailers.
+                    self.take(2)?;
+                    if size == 0 {
+                        return Ok(body);
+                    }
+                }
+                Ok(httparse::Status::Partial) => {
+                    ensure!(self.fill()?, "the connection was closed within a chunk");
+                }
+                Err(_) => bail!("not a chunk size"),
+            }
+        }
+    }
+
+    fn take(&mut self, length: usize) -> Result<Vec<u8>> {
+        while self.buffer.len() < length {
+            ensure!(self.fill()?, "the connection was closed within the body");
+        }
+        Ok(self.buffer.drain(..length).collect())
+    }
+
+    /// Reads more; false at the end of the connection.
+    fn fill(&mut self) -> Result<bool> {
+        let mut chunk = [0; 16 * 1024];
+        let length = self.stream.read(&mut chunk)?;
+        self.buffer.extend_from_slice(&chunk[..length]);
+        Ok(length > 0)
+    }
+}

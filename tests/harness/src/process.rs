@@ -1,0 +1,210 @@
+//! Child processes that never outlive their owner.
+
+use crate::http;
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How often a waiting loop looks again.
+const POLL: Duration = Duration::from_millis(10);
+
+/// A running program. Its output goes to a file, whose end is printed when the
+/// owner panics; it is killed when this value is dropped.
+#[derive(Debug)]
+pub struct Process {
+    name: String,
+    dir: PathBuf,
+    child: Child,
+    watchdog: Child,
+}
+
+impl Process {
+    /// A directory for one run of a program: its log, and whatever the caller
+    /// puts beside it. [`Process::start`] takes it over and removes it in the end.
+    pub fn scratch_dir(name: &str) -> Result<PathBuf> {
+        static COUNT: AtomicU32 = AtomicU32::new(0);
+        let run = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = crate::build::target_dir()
+            .join("harness")
+            .join(format!("{name}-{}-{run}", std::process::id()));
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    /// Starts a program with its log in `dir` (see [`Process::scratch_dir`]).
+    pub fn start(name: &str, dir: PathBuf, command: &mut Command) -> Result<Process> {
+        let log = File::create(dir.join("log"))?;
+        let mut child = command
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .with_context(|| format!("cannot start {name} ({:?})", command.get_program()))?;
+        let watchdog = watchdog(child.id()).inspect_err(|_| {
+            let _ = child.kill();
+        })?;
+        Ok(Process {
+            name: name.to_owned(),
+            dir,
+            child,
+            watchdog,
+        })
+    }
+
+    /// Starts a service binary and waits until `url` answers 200.
+    pub fn start_service(
+        name: &str,
+        binary: &Path,
+        env: &[(&str, &str)],
+        url: &str,
+    ) -> Result<Process> {
+        let mut command = Command::new(binary);
+        command.envs(env.iter().copied());
+        let mut service = Process::start(name, Process::scratch_dir(name)?, &mut command)?;
+        service.wait_until_ready(Duration::from_secs(20), || {
+            http::get(url).is_ok_and(|answer| answer.status == 200)
+        })?;
+        Ok(service)
+    }
+
+    /// Waits until `ready` says yes. An error, with the end of the log, if the
+    /// program ends before or the time is over.
+    pub fn wait_until_ready(
+        &mut self,
+        timeout: Duration,
+        mut ready: impl FnMut() -> bool,
+    ) -> Result<()> {
+        let start = Instant::now();
+        while !ready() {
+            if let Some(status) = self.child.try_wait()? {
+                bail!(
+                    "{} ended ({status}) before it was ready:\n{}",
+                    self.name,
+                    self.log_tail()
+                );
+            }
+            if start.elapsed() > timeout {
+                bail!(
+                    "{} was not ready after {timeout:?}:\n{}",
+                    self.name,
+                    self.log_tail()
+                );
+            }
+            thread::sleep(POLL);
+        }
+        Ok(())
+    }
+
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Everything the program wrote so far.
+    pub fn logs(&self) -> String {
+        let bytes = fs::read(self.log_path()).unwrap_or_default();
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
+    /// The file the program writes to.
+    pub fn log_path(&self) -> PathBuf {
+        self.dir.join("log")
+    }
+
+    /// Asks the program to end (SIGTERM) and waits for it.
+    pub fn terminate(&mut self, timeout: Duration) -> Result<ExitStatus> {
+        run(Command::new("kill").arg(self.id().to_string()), "kill")?;
+        let start = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait()? {
+                return Ok(status);
+            }
+            ensure!(
+                start.elapsed() < timeout,
+                "{} still runs {timeout:?} after SIGTERM:\n{}",
+                self.name,
+                self.log_tail()
+            );
+            thread::sleep(POLL);
+        }
+    }
+
+    fn log_tail(&self) -> String {
+        last_lines(&self.logs(), 60)
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // The watchdog goes first: once the child is reaped, its id may belong
+        // to somebody else.
+        let _ = self.watchdog.kill();
+        let _ = self.watchdog.wait();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        if thread::panicking() {
+            eprintln!(
+                "--- end of {}\n{}",
+                self.log_path().display(),
+                self.log_tail()
+            );
+        } else {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+/// Kills the process when we are gone, however we went: the watchdog reads from
+/// a pipe that only we hold, and so learns of our end even by SIGKILL.
+fn watchdog(pid: u32) -> Result<Child> {
+    Command::new("sh")
+        .args(["-c", "read -r _; kill -KILL \"$1\"", "watchdog"])
+        .arg(pid.to_string())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .context("cannot start sh")
+}
+
+/// Runs a command to its end and returns what it wrote to stdout. Says what is
+/// going on when that takes longer than two seconds; an error carries the end
+/// of what the command wrote to stderr.
+pub fn run(command: &mut Command, what: &str) -> Result<String> {
+    let child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {:?} ({what})", command.get_program()))?;
+    let (ended, wait) = std::sync::mpsc::channel::<()>();
+    let output = thread::scope(|scope| {
+        scope.spawn(move || {
+            if wait
+                .recv_timeout(Duration::from_secs(2))
+                .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
+            {
+                eprintln!("{what} ...");
+            }
+        });
+        let output = child.wait_with_output();
+        drop(ended);
+        output
+    })?;
+    ensure!(
+        output.status.success(),
+        "{what} failed ({}):\n{}",
+        output.status,
+        last_lines(&String::from_utf8_lossy(&output.stderr), 40)
+    );
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn last_lines(text: &str, count: usize) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    lines[lines.len().saturating_sub(count)..].join("\n")
+}
