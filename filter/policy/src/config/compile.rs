@@ -353,9 +353,12 @@ fn same_name_same_versions(rollouts: &[RolloutDocument], faults: &mut Faults) {
             ("stickiness", rollout.stickiness == other.stickiness),
             ("cookie.name", rollout.cookie.name == other.cookie.name),
         ];
+        if !faults.none_under(&format!("rollouts[{index}]")) {
+            continue;
+        }
         for (field, same) in parts {
             let at = format!("rollouts[{index}].{field}");
-            if !same && faults.none_under(&format!("rollouts[{index}]")) {
+            if !same {
                 let allowed = format!(
                     "the same as rollouts[{first}].{field} (both are {})",
                     rollout.name.0

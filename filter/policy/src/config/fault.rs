@@ -25,7 +25,8 @@ impl fmt::Display for Fault {
     }
 }
 
-/// All faults of one configuration, in the order of the document.
+/// All faults of one configuration: those of single fields in the order of the document, then those
+/// that only show between several.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Faults(Vec<Fault>);
 
@@ -70,7 +71,7 @@ impl Faults {
         self.0.is_empty()
     }
 
-    /// The faults, in the order of the document.
+    /// The faults, in order.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }

@@ -1,0 +1,348 @@
+//! A policy is right, or every fault in it is named: where, what, and what is allowed.
+
+mod support;
+
+use lanekeeper_policy::Policy;
+use serde_json::{Value, json};
+use support::*;
+#[cfg(target_arch = "wasm32")]
+use wasm_bindgen_test::wasm_bindgen_test as test;
+
+/// The faults of [`rollout`] with some fields changed.
+fn with(changes: Value) -> Vec<String> {
+    faults(json!({ "rollouts": [rollout_with(changes)] }))
+}
+
+/// The only fault of [`rollout`] with some fields changed.
+fn one(changes: Value) -> String {
+    let faults = with(changes);
+    assert_eq!(faults.len(), 1, "{faults:#?}");
+    faults.concat()
+}
+
+#[test]
+fn all_faults_come_at_once_in_the_order_of_the_document() {
+    let faults = faults(json!({
+        "rollouts": [rollout_with(json!({
+            "nmae": "x",
+            "hosts": ["UPPER.example"],
+            "versions": [
+                { "name": "stable", "weight": 90, "baseline": true },
+                { "name": "Canary", "weight": "ten" },
+            ],
+            "stickiness": "sometimes",
+            "epoch": 1.5,
+            "cookie": { "maxAge": "1h", "domain": "." },
+            "exempt": ["healthz"],
+        }))],
+        "sidecar": { "serves": "everything", "stamp": "model" },
+        "quota": [],
+    }));
+    let paths: Vec<_> = faults
+        .iter()
+        .filter_map(|fault| fault.split(": ").next())
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "quota",
+            "rollouts[0].nmae",
+            "rollouts[0].hosts[0]",
+            "rollouts[0].versions[1].name",
+            "rollouts[0].versions[1].weight",
+            "rollouts[0].stickiness",
+            "rollouts[0].epoch",
+            "rollouts[0].cookie.maxAge",
+            "rollouts[0].cookie.domain",
+            "rollouts[0].exempt[0]",
+            "sidecar.serves",
+            "sidecar.stamp",
+        ]
+    );
+}
+
+#[test]
+fn a_fault_says_where_what_and_what_is_allowed() {
+    for (changes, fault) in [
+        (
+            json!({ "stickiness": "sometimes" }),
+            r#"rollouts[0].stickiness: "sometimes": one of cookie, identity"#,
+        ),
+        (
+            json!({ "epoch": -1 }),
+            "rollouts[0].epoch: -1: a whole number from 0 to 4294967295",
+        ),
+        (
+            json!({ "epoch": "1" }),
+            r#"rollouts[0].epoch: "1": a whole number from 0 to 4294967295"#,
+        ),
+        (
+            json!({ "cookie": { "maxAge": "1d" } }),
+            r#"rollouts[0].cookie.maxAge: "1d": a duration from 2d to 400d: a whole number and s, m, h or d"#,
+        ),
+        (
+            json!({ "cookie": 3 }),
+            "rollouts[0].cookie: 3: an object with the fields name, maxAge, domain",
+        ),
+        (
+            json!({ "override": {} }),
+            "rollouts[0].override.header: missing: this field is required",
+        ),
+        (
+            json!({ "override": { "header": "X-Experiment" } }),
+            r#"rollouts[0].override.header: "X-Experiment": a header name in lower case"#,
+        ),
+        (
+            json!({ "override": { "header": "x-app-version" } }),
+            r#"rollouts[0].override.header: "x-app-version": a header name in lower case"#,
+        ),
+        (
+            json!({ "identity": [{}] }),
+            "rollouts[0].identity[0]: neither: either a header or a cookie",
+        ),
+        (
+            json!({ "identity": [{ "header": "a", "cookie": "b" }] }),
+            "rollouts[0].identity[0]: both: either a header or a cookie",
+        ),
+        (
+            json!({ "identity": [{ "header": "a", "mint": true }] }),
+            "rollouts[0].identity[0].mint: true: true only for a cookie that is not trusted",
+        ),
+        (
+            json!({ "identity": [{ "cookie": "a", "mint": true }, { "cookie": "b", "mint": true }] }),
+            "rollouts[0].identity[1].mint: true: true only once",
+        ),
+        (
+            json!({ "identity": [{ "cookie": "app-version" }] }),
+            r#"rollouts[0].identity[0].cookie: "app-version": another name than the version cookie's"#,
+        ),
+        (
+            json!({ "identity": [] }),
+            "rollouts[0].identity: []: a list of at least one",
+        ),
+        (
+            json!({ "hosts": [] }),
+            "rollouts[0].hosts: []: a list of at least one",
+        ),
+        (
+            json!({ "hosts": ["a:80"] }),
+            r#"rollouts[0].hosts[0]: "a:80": a host name in lower case without a port, *.suffix, name.* or *"#,
+        ),
+        (
+            json!({ "pathPrefixes": ["/a/../b"] }),
+            r#"rollouts[0].pathPrefixes[0]: "/a/../b": a path that begins with /, in normal form"#,
+        ),
+        (
+            json!({ "exempt": ["/%61"] }),
+            r#"rollouts[0].exempt[0]: "/%61": a path that begins with /, in normal form"#,
+        ),
+        (
+            json!({ "cookie": { "domain": "other.local" } }),
+            r#"rollouts[0].cookie.domain: "other.local": a domain that every host of the rollout belongs to (browsers drop the cookie on sms-checker.local)"#,
+        ),
+        (
+            json!({ "versions": null }),
+            "rollouts[0].versions: null: a list",
+        ),
+    ] {
+        let found = one(changes);
+        assert!(found.starts_with(fault), "{found}\n{fault}");
+    }
+}
+
+#[test]
+fn a_long_value_is_cut() {
+    let fault = one(json!({ "stickiness": "x".repeat(10_000) }));
+    assert!(fault.len() < 150, "{fault}");
+    // Also between the bytes of a character.
+    let fault = one(json!({ "stickiness": "é".repeat(10_000) }));
+    assert!(fault.contains("é…"), "{fault}");
+}
+
+#[test]
+fn versions_must_add_up() {
+    let of = |versions: Value| one(json!({ "versions": versions }));
+    let v = |name: &str, weight: f64| json!({ "name": name, "weight": weight });
+    let base = json!({ "name": "b", "weight": 90, "baseline": true });
+    for (versions, fault) in [
+        (
+            json!([base, v("c", 9.0)]),
+            "rollouts[0].versions: weights that add up to 99.00: weights that add up to 100",
+        ),
+        (
+            json!([base, v("c", 10.5)]),
+            "rollouts[0].versions: weights that add up to 100.50: ",
+        ),
+        (
+            json!([v("a", 50.0), v("c", 50.0)]),
+            "rollouts[0].versions: none: exactly one version with baseline: true",
+        ),
+        (
+            json!([{ "name": "a", "baseline": true, "weight": 10 }, base]),
+            "rollouts[0].versions: several: exactly one version with baseline: true",
+        ),
+        (
+            json!([base, v("b", 10.0)]),
+            r#"rollouts[0].versions[1].name: "b": a name used only once"#,
+        ),
+        (
+            json!([base, v("c", 10.001)]),
+            "rollouts[0].versions[1].weight: 10.001: a percentage from 0 to 100 with at most two decimals",
+        ),
+        (
+            json!([base, v("c", -10.0)]),
+            "rollouts[0].versions[1].weight: -10.0: a percentage",
+        ),
+        (
+            json!([base, { "name": "c", "slots": ["9000-9999"] }]),
+            "rollouts[0].versions: weight and slots: either weights or slots, the same for all versions",
+        ),
+        (
+            json!([{ "name": "b", "weight": 90, "baseline": true, "state": "off" }, v("c", 10.0)]),
+            "rollouts[0].versions[0].state: a baseline that is not live: live (the baseline always is)",
+        ),
+        (
+            json!([{ "name": "b", "baseline": true }, { "name": "c", "slots": ["1-0"] }]),
+            r#"rollouts[0].versions[1].slots[0]: "1-0": slots as in 0-8999 or 42"#,
+        ),
+        (
+            json!([{ "name": "b", "baseline": true }, { "name": "c", "slots": ["0-10000"] }]),
+            r#"rollouts[0].versions[1].slots[0]: "0-10000": slots as in"#,
+        ),
+        (
+            json!([{ "name": "b", "baseline": true, "slots": ["0-9"] }, { "name": "c", "slots": ["5-12"] }]),
+            r#"rollouts[0].versions[1].slots[0]: "5-12": slots that nobody else owns (0-9 belongs to versions[0])"#,
+        ),
+        (
+            json!([]),
+            "rollouts[0].versions: []: a list of at least one",
+        ),
+    ] {
+        let found = of(versions);
+        assert!(found.starts_with(fault), "{found}\n{fault}");
+    }
+}
+
+#[test]
+fn a_version_that_is_not_live_needs_no_weight_and_may_keep_it() {
+    for (stable, canary) in [
+        (
+            json!({ "weight": 90 }),
+            json!({ "weight": 10, "state": "off" }),
+        ),
+        (
+            json!({ "weight": 100 }),
+            json!({ "weight": 10, "state": "off" }),
+        ),
+        (
+            json!({ "weight": 100 }),
+            json!({ "weight": 0, "state": "draining" }),
+        ),
+        (json!({ "weight": 100 }), json!({ "state": "draining" })),
+    ] {
+        assert_eq!(
+            with(json!({ "versions": versions(stable, canary) })),
+            [""; 0]
+        );
+    }
+}
+
+#[test]
+fn draining_needs_stickiness_cookie() {
+    let fault = one(json!({
+        "stickiness": "identity",
+        "versions": versions(json!({ "weight": 100 }), json!({ "state": "draining" })),
+    }));
+    assert!(fault.starts_with(r#"rollouts[0].versions[1].state: "draining": live or off"#));
+}
+
+#[test]
+fn rollouts_of_one_name_must_not_put_a_user_into_two_versions() {
+    let other = rollout_with(json!({
+        "hosts": ["api.sms-checker.local"],
+        "versions": versions(json!({ "weight": 80 }), json!({ "weight": 20 })),
+        "epoch": 1,
+        "cookie": { "name": "other" },
+    }));
+    let found = faults(json!({ "rollouts": [rollout(), other] }));
+    let expected = ["versions", "epoch", "cookie.name"].map(|field| {
+        format!(
+            "rollouts[1].{field}: different: the same as rollouts[0].{field} (both are sms-checker)"
+        )
+    });
+    assert_eq!(found, expected);
+}
+
+#[test]
+fn two_rollouts_cannot_have_the_same_host_and_path() {
+    let other = rollout_with(json!({ "name": "other" }));
+    let found = faults(json!({ "rollouts": [rollout(), other] }));
+    let expected =
+        "rollouts[1].hosts: sms-checker.local /: a host and path that rollouts[0] does not have";
+    assert_eq!(found, [expected]);
+}
+
+#[test]
+fn a_policy_that_says_nothing_is_a_fault() {
+    assert_eq!(
+        faults(json!({})),
+        ["policy: {}: at least one of rollouts and sidecar"]
+    );
+    assert!(faults(json!([]))[0].starts_with("policy: []: an object with the fields rollouts"));
+    assert!(faults(json!(null))[0].starts_with("policy: null: an object"));
+}
+
+#[test]
+fn what_is_not_json_is_a_fault_and_no_more() {
+    for text in [&b""[..], b"{", b"rollouts:\n", b"\xff", &[b'['; 100_000]] {
+        let faults = Policy::from_json(text, &|_| None)
+            .expect_err("no JSON")
+            .to_string();
+        assert!(faults.starts_with("policy: "), "{faults}");
+        assert!(faults.ends_with(": a policy as JSON"), "{faults}");
+    }
+}
+
+#[test]
+fn numbers_may_be_doubles_as_in_a_protobuf_struct() {
+    let changes = json!({
+        "epoch": 3.0,
+        "versions": versions(json!({ "weight": 90.0 }), json!({ "weight": 10.0 })),
+    });
+    assert_eq!(with(changes), [""; 0]);
+}
+
+#[test]
+fn equal_documents_have_equal_hashes_whatever_the_order_of_their_keys() {
+    let hash = |text: &str| {
+        Policy::from_json(text.as_bytes(), &|_| None)
+            .expect("a policy")
+            .hash()
+    };
+    let one = hash(r#"{ "sidecar": { "serves": "own", "stamp": ["a"] } }"#);
+    assert_eq!(one, hash(r#"{"sidecar":{"stamp":["a"],"serves":"own"}}"#));
+    assert_ne!(one, hash(r#"{"sidecar":{"stamp":["b"],"serves":"own"}}"#));
+}
+
+#[test]
+fn the_schema_names_every_field_and_says_what_it_is_for() {
+    fn check(schema: &Value, path: &str) {
+        let text = schema["description"].as_str().or(schema["title"].as_str());
+        assert!(
+            text.is_some_and(|text| !text.is_empty()),
+            "{path} is not described"
+        );
+        for (name, field) in schema["properties"].as_object().into_iter().flatten() {
+            check(field, &format!("{path}.{name}"));
+        }
+        if schema["items"]["properties"].is_object() {
+            check(&schema["items"], &format!("{path}[]"));
+        }
+    }
+    let schema = Policy::schema();
+    check(&schema, "");
+    let rollout = &schema["properties"]["rollouts"]["items"];
+    assert_eq!(rollout["required"], json!(["name", "hosts", "versions"]));
+    assert_eq!(rollout["additionalProperties"], json!(false));
+    assert!(rollout["properties"]["onMissing"]["enum"] == json!(["split", "baseline"]));
+}
