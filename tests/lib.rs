@@ -1,1 +1,333 @@
-//! To be written.
+//! What the promises are tested with: the compiled filter in a gateway, once in the real Envoy and
+//! once in a host whose clock, entropy and failures a test controls.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use harness::envoy::{self, Envoy};
+use harness::http::{self, Request, Response};
+use harness::template::render;
+use harness::upstream::{Echo, Upstream};
+use harness::wasm_host::{Module, Plugin, PluginOptions, Vm, VmOptions, World};
+use lanekeeper_policy::Policy;
+use serde_json::{Value, json};
+
+const WORKERS: u32 = 2;
+
+/// The rollout of most tests: stable 90 (baseline), canary 10, users named by `x-user`, else by the
+/// visitor cookie; for every host, so that tests need not name one.
+pub fn rollout() -> Value {
+    json!({
+        "name": "sms-checker",
+        "hosts": ["*"],
+        "versions": [
+            { "name": "stable", "weight": 90, "baseline": true },
+            { "name": "canary", "weight": 10 },
+        ],
+        "identity": [{ "header": "x-user", "trusted": true }, { "cookie": "visitor" }],
+        "override": { "header": "x-experiment" },
+        "exempt": ["/health"],
+    })
+}
+
+/// A policy of one rollout: [`rollout`] with some fields changed.
+pub fn policy(changes: Value) -> Value {
+    let mut rollout = rollout();
+    for (key, value) in changes.as_object().expect("an object") {
+        rollout[key] = value.clone();
+    }
+    json!({ "rollouts": [rollout] })
+}
+
+/// `versions` with these weights and this state of canary.
+pub fn versions(stable: u32, canary: u32, state: &str) -> Value {
+    json!([
+        { "name": "stable", "weight": stable, "baseline": true },
+        { "name": "canary", "weight": canary, "state": state },
+    ])
+}
+
+/// The version that a user's slot gives under [`rollout`].
+pub fn version_of(user: &str) -> &'static str {
+    match lanekeeper_policy::slot("sms-checker", user.as_bytes()) {
+        0..9_000 => "stable",
+        _ => "canary",
+    }
+}
+
+/// The first of `user-0`, `user-1`, … whose slot gives `version`.
+pub fn user_of(version: &str) -> String {
+    (0..)
+        .map(|n| format!("user-{n}"))
+        .find(|user| version_of(user) == version)
+        .expect("there is one")
+}
+
+/// The `name=value` parts of all Set-Cookie headers of a response, as a browser sends them back.
+pub fn cookies(response: &Response) -> String {
+    let all = response.headers.all("set-cookie").into_iter();
+    all.map(|cookie| {
+        String::from_utf8_lossy(cookie.split(|b| *b == b';').next().unwrap_or(b"")).into_owned()
+    })
+    .collect::<Vec<_>>()
+    .join("; ")
+}
+
+/// The Envoy under test: the version that `ENVOY_VERSION` names, as the matrix does, or the default.
+fn binary() -> PathBuf {
+    match std::env::var("ENVOY_VERSION") {
+        Ok(version) => envoy::version(&version),
+        Err(_) => envoy::find(),
+    }
+    .expect("an Envoy")
+}
+
+/// `envoy/gateway.yaml` in a real Envoy of two workers, in front of an echoing stable and canary.
+pub struct Gateway {
+    envoy: Envoy,
+    /// What stands in for the stable version of the application.
+    pub stable: Upstream,
+    /// What stands in for canary.
+    pub canary: Upstream,
+    address: String,
+    plugin: PluginFile,
+}
+
+/// The file from which a running Envoy takes the filter and its policy.
+pub struct PluginFile {
+    dir: tempfile::TempDir,
+    name: String,
+}
+
+impl PluginFile {
+    /// A file for the plugin `name`, with the text of a policy.
+    pub fn new(name: &str, policy: &str) -> Self {
+        let file = Self {
+            dir: tempfile::tempdir().expect("a directory"),
+            name: name.to_owned(),
+        };
+        file.write(policy);
+        file
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> PathBuf {
+        self.dir.path().join("plugin.yaml")
+    }
+
+    /// Replaces the policy, in the way that `envoy/plugin.yaml` explains.
+    pub fn write(&self, policy: &str) {
+        let wasm = harness::build::filter_wasm().expect("the filter");
+        let values = [
+            ("PLUGIN", self.name.as_str()),
+            ("WASM_FILE", wasm.to_str().expect("a path in UTF-8")),
+            ("POLICY", &Value::from(policy).to_string()),
+        ];
+        let text = render(&template("plugin.yaml"), &values).expect("a template");
+        let new = self.dir.path().join("new.yaml");
+        fs::write(&new, text).expect("a file");
+        fs::rename(new, self.path()).expect("a file");
+    }
+}
+
+/// The text of a file in `envoy/`.
+pub fn template(name: &str) -> String {
+    let path = harness::build::workspace().join("envoy").join(name);
+    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+impl Gateway {
+    /// Starts a gateway with a policy.
+    pub fn start(policy: &Value) -> Self {
+        Self::start_with_text(&policy.to_string())
+    }
+
+    /// Starts a gateway with what may be no policy.
+    pub fn start_with_text(policy: &str) -> Self {
+        let stable = Upstream::start("stable").expect("an upstream");
+        let canary = Upstream::start("canary").expect("an upstream");
+        let plugin = PluginFile::new("gateway", policy);
+        let bootstrap = render(
+            &template("gateway.yaml"),
+            &[
+                ("LISTEN_HOST", "127.0.0.1"),
+                ("GATEWAY_PORT", "0"),
+                ("PLUGIN_FILE", path(&plugin.path())),
+                ("APP_STABLE_HOST", "127.0.0.1"),
+                ("APP_STABLE_PORT", &stable.port().to_string()),
+                ("APP_CANARY_HOST", "127.0.0.1"),
+                ("APP_CANARY_PORT", &canary.port().to_string()),
+            ],
+        )
+        .expect("a template");
+        let envoy = start_envoy("gateway", bootstrap, WORKERS);
+        let address = envoy.address("gateway").expect("a listener");
+        Self {
+            envoy,
+            stable,
+            canary,
+            address,
+            plugin,
+        }
+    }
+
+    /// `127.0.0.1:port` of the gateway.
+    pub fn address(&self) -> &str {
+        &self.address
+    }
+
+    /// Sends a request on a connection of its own.
+    pub fn send(&self, request: &Request) -> Response {
+        http::send(&self.address, request).expect("a response")
+    }
+
+    /// Sends `GET /` with some headers; the response, and the request as the upstream got it.
+    pub fn get(&self, headers: &[(&str, &str)]) -> (Response, Echo) {
+        let request = headers
+            .iter()
+            .fold(Request::get("/"), |request, (name, value)| {
+                request.header(name, value)
+            });
+        self.echo(&request)
+    }
+
+    /// Sends a request; the response, and the request as the upstream got it.
+    pub fn echo(&self, request: &Request) -> (Response, Echo) {
+        let response = self.send(request);
+        let echo = Echo::of(&response).expect("an answer of the upstream");
+        (response, echo)
+    }
+
+    /// Pushes a good policy and waits until every worker has it.
+    pub fn push(&self, policy: &Value) {
+        let hash = Policy::compile(policy, &|_| None).expect("a policy").hash();
+        self.push_text(&policy.to_string(), &format!("policy {hash} is in force"));
+    }
+
+    /// Pushes what is no policy and waits until every worker has refused it.
+    pub fn push_refused(&self, text: &str) {
+        self.push_text(text, "is in force");
+        assert_eq!(self.gauge("lanekeeper_config_rejected"), Some(1));
+    }
+
+    /// Envoy has no way to ask whether its workers have a configuration; their logs say it.
+    fn push_text(&self, text: &str, log: &str) {
+        let threads_that_log = |logs: &str| {
+            let lines = logs.lines().filter(|line| line.contains(log));
+            // [time][thread][level][component] …
+            let threads = lines
+                .filter_map(|line| line.split("][").nth(1))
+                .map(str::to_owned);
+            threads.collect::<BTreeSet<_>>().len()
+        };
+        let before = self.envoy.logs().len();
+        self.plugin.write(text);
+        let deadline = Instant::now() + Duration::from_secs(20);
+        // The main thread has a VM of its own.
+        while threads_that_log(&self.envoy.logs()[before..]) < WORKERS as usize + 1 {
+            assert!(
+                Instant::now() < deadline,
+                "not in force:\n{}",
+                self.envoy.logs()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// A gauge of this gateway's plugin.
+    pub fn gauge(&self, name: &str) -> Option<u64> {
+        self.metric(name, &[("plugin", "gateway")])
+    }
+
+    /// A metric as Prometheus would scrape it.
+    pub fn metric(&self, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+        metric(&self.envoy, name, labels)
+    }
+
+    /// How often a wasm VM crashed, by Envoy's own counters.
+    pub fn crashes(&self) -> u64 {
+        let stats = self.envoy.admin_get("/stats").expect("stats");
+        let counted = stats.lines().filter(|line| line.starts_with("wasm."));
+        let bad = [
+            "vm_reload: ",
+            "vm_reload_backoff: ",
+            "vm_reload_failure: ",
+            "crash",
+        ];
+        counted
+            .filter(|line| bad.iter().any(|name| line.contains(name)))
+            .filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok())
+            .sum()
+    }
+
+    /// The running Envoy.
+    pub fn envoy(&self) -> &Envoy {
+        &self.envoy
+    }
+}
+
+/// Starts the Envoy under test.
+pub fn start_envoy(name: &str, bootstrap: String, workers: u32) -> Envoy {
+    Envoy::start(envoy::Options {
+        binary: binary(),
+        concurrency: workers,
+        ..envoy::Options::new(name, bootstrap).expect("an Envoy")
+    })
+    .expect("Envoy starts")
+}
+
+/// A metric as Prometheus would scrape it; all of `labels` and no others.
+pub fn metric(envoy: &Envoy, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+    let text = envoy.prometheus().expect("metrics");
+    text.lines().find_map(|line| {
+        let (series, value) = line.rsplit_once(' ')?;
+        let rest = series
+            .strip_prefix(name)?
+            .strip_prefix('{')?
+            .strip_suffix('}')?;
+        let mut found: Vec<&str> = rest.split(',').filter(|label| !label.is_empty()).collect();
+        let mut wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v:?}")).collect();
+        found.sort_unstable();
+        wanted.sort_unstable();
+        (found == wanted).then(|| value.parse().ok()).flatten()
+    })
+}
+
+fn path(path: &Path) -> &str {
+    path.to_str().expect("a path in UTF-8")
+}
+
+/// The compiled filter as the plugin `gateway` of a world.
+pub fn plugin(world: &World, policy: &Value) -> Plugin {
+    let module = Module::filter().expect("the filter");
+    let vm = Vm::start(&module, world, VmOptions::default()).expect("a VM");
+    configure(&vm, &policy.to_string())
+}
+
+/// Pushes a configuration to a VM.
+pub fn configure(vm: &Vm, config: &str) -> Plugin {
+    let options = PluginOptions {
+        name: "gateway".to_owned(),
+        config: config.as_bytes().to_vec(),
+        ..Default::default()
+    };
+    let plugin = vm.configure(options).expect("no trap");
+    assert!(
+        plugin.accepted(),
+        "a refused configuration would stop a new pod's traffic"
+    );
+    plugin
+}
+
+/// A request in the controlled host, as Envoy shows it.
+pub fn request(headers: &[(&str, &str)]) -> harness::wasm_host::Headers {
+    let pseudo = [
+        (":authority", "sms-checker.local"),
+        (":path", "/"),
+        (":method", "GET"),
+        (":scheme", "http"),
+    ];
+    pseudo.iter().chain(headers).copied().collect()
+}

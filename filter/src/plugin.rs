@@ -26,15 +26,15 @@ pub(crate) struct Plugin {
 }
 
 impl Plugin {
-    fn put_in_force(&mut self, policy: Policy) -> Rc<InForce> {
+    fn put_in_force(&mut self, policy: Policy) {
         let pod_version = host::pod_version()
             .and_then(|version| String::from_utf8(version).ok())
             .filter(|version| is_version_name(version));
-        let in_force = Rc::new(InForce {
+        let in_force = InForce {
             metrics: Metrics::define(&policy, pod_version.as_deref()),
             policy,
             pod_version,
-        });
+        };
         if in_force.policy.sidecar().is_some() && in_force.pod_version.is_none() {
             in_force.metrics.error(Error::PodVersion);
             host::log(
@@ -43,8 +43,7 @@ impl Plugin {
                  its requests are neither stamped nor checked",
             );
         }
-        self.in_force = Some(Rc::clone(&in_force));
-        in_force
+        self.in_force = Some(Rc::new(in_force));
     }
 }
 
@@ -84,8 +83,13 @@ impl RootContext for Plugin {
                 (last_good.unwrap_or_else(Policy::pass_through), true)
             }
         };
-        let in_force = self.put_in_force(policy);
-        metrics::configured(&name, rejected, in_force.policy.hash());
+        let hash = policy.hash();
+        self.put_in_force(policy);
+        metrics::configured(&name, rejected, hash);
+        host::log(
+            LogLevel::Info,
+            &format!("lanekeeper: plugin {name}: policy {hash} is in force"),
+        );
         true
     }
 

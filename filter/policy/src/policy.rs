@@ -204,6 +204,12 @@ impl Policy {
         self.sidecar.as_ref()
     }
 
+    /// The rollout of a request to `authority` with the request target `target`.
+    pub fn rollout_of(&self, authority: &[u8], target: &[u8]) -> Option<&Rollout> {
+        let index = self.find(authority, &path::normalise(target))?;
+        self.rollouts.get(index)
+    }
+
     /// Headers beside the version header that a client may not hand on.
     pub(crate) fn only_ours(&self) -> &BTreeSet<String> {
         &self.only_ours
@@ -236,6 +242,20 @@ impl Rollout {
         &self.versions
     }
 
+    /// The baseline, as its index.
+    pub fn baseline(&self) -> usize {
+        self.baseline
+    }
+
+    /// What names a user, most important first, in the words of the document: `("header",
+    /// "x-user")`, `("cookie", "visitor")`.
+    pub fn identity(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.identity.iter().map(|identity| match &identity.source {
+            IdentitySource::Header(name) => ("header", name.as_str()),
+            IdentitySource::Cookie(name) => ("cookie", name.as_str()),
+        })
+    }
+
     /// The version that owns a slot, as its index; the baseline owns what nobody else does.
     pub fn version_of_slot(&self, slot: u32) -> usize {
         self.ranges
@@ -256,5 +276,14 @@ impl Version {
     /// The version's name, as in X-App-Version.
     pub fn name(&self) -> &str {
         &self.name
+    }
+
+    /// Its state, in the words of the document.
+    pub fn state(&self) -> &'static str {
+        match self.state {
+            State::Live => "live",
+            State::Draining => "draining",
+            State::Off => "off",
+        }
     }
 }

@@ -1,0 +1,81 @@
+//! What the filter did, by version, with labels that come out of Envoy as labels.
+
+use promises::{Gateway, policy, user_of, versions};
+use serde_json::json;
+
+#[test]
+fn requests_are_counted_by_rollout_version_and_source() {
+    let gateway = Gateway::start(&policy(json!({})));
+    let (stable, canary) = (user_of("stable"), user_of("canary"));
+    for _ in 0..3 {
+        gateway.get(&[("x-user", &stable)]);
+    }
+    gateway.get(&[("x-user", &canary)]);
+    gateway.get(&[("cookie", "app-version=canary"), ("x-user", &stable)]);
+    gateway.get(&[("x-experiment", "canary")]);
+    gateway.send(&harness::http::Request::get("/health"));
+    for (version, source, count) in [
+        ("stable", "slot", 3),
+        ("canary", "slot", 1),
+        ("canary", "cookie", 1),
+        ("canary", "override", 1),
+        ("stable", "cookie", 0),
+        ("stable", "baseline", 0),
+    ] {
+        let labels = [
+            ("rollout", "sms-checker"),
+            ("version", version),
+            ("source", source),
+        ];
+        let counted = gateway.metric("lanekeeper_requests_total", &labels);
+        assert_eq!(counted, Some(count), "{version} {source}");
+    }
+}
+
+#[test]
+fn assignments_count_new_people_once() {
+    let gateway = Gateway::start(&policy(json!({ "versions": versions(0, 100, "live") })));
+    let minted = || {
+        let labels = [("rollout", "sms-checker"), ("version", "canary")];
+        gateway.metric("lanekeeper_assignments_total", &labels)
+    };
+    let jar = promises::cookies(&gateway.get(&[]).0);
+    for _ in 0..3 {
+        gateway.get(&[("cookie", &jar)]);
+        gateway.get(&[("x-user", "alice")]);
+    }
+    assert_eq!(minted(), Some(1));
+}
+
+#[test]
+fn the_configuration_in_force_is_a_number_that_the_command_line_knows_too() {
+    let document = policy(json!({}));
+    let gateway = Gateway::start(&document);
+    let hash = lanekeeper_policy::Policy::compile(&document, &|_| None)
+        .expect("a policy")
+        .hash();
+    assert_eq!(gateway.gauge("lanekeeper_config_hash"), Some(hash.into()));
+    assert_eq!(gateway.gauge("lanekeeper_config_rejected"), Some(0));
+}
+
+#[test]
+fn clients_cannot_make_labels() {
+    let gateway = Gateway::start(&policy(json!({})));
+    let series = |gateway: &Gateway| {
+        let text = gateway.envoy().prometheus().expect("metrics");
+        text.lines()
+            .filter(|line| line.starts_with("lanekeeper_"))
+            .count()
+    };
+    let before = series(&gateway);
+    for n in 0..50 {
+        let made_up = format!("v{n}");
+        let cookie = format!("app-version={made_up}.0.20000");
+        gateway.get(&[
+            ("x-experiment", &made_up),
+            ("x-app-version", &made_up),
+            ("cookie", &cookie),
+        ]);
+    }
+    assert_eq!(series(&gateway), before);
+}
