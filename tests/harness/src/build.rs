@@ -9,18 +9,18 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Mutex;
 
-const WASM_TARGET: &str = "wasm32-wasip1";
+/// The services. They are built together: one by one, each would compile the
+/// libraries they share with features of its own.
+pub const SERVICES: [&str; 2] = ["app-service", "model-service"];
+
+/// What the filter is compiled for.
+pub const WASM_TARGET: &str = "wasm32-wasip1";
 
 /// The compiled filter, built if it is not fresh.
 pub fn filter_wasm() -> Result<PathBuf> {
     once("filter", || {
-        ensure_wasm_target()?;
-        cargo_build(&[
-            "--package=lanekeeper-filter",
-            "--profile=wasm",
-            "--target",
-            WASM_TARGET,
-        ])?;
+        ensure_target(WASM_TARGET)?;
+        process::run(&mut filter_command(), "Building the filter")?;
         Ok(target_dir().join(WASM_TARGET).join("wasm/lanekeeper.wasm"))
     })
 }
@@ -29,9 +29,29 @@ pub fn filter_wasm() -> Result<PathBuf> {
 /// built if it is not fresh. Package and binary carry the same name.
 pub fn service_binary(name: &str) -> Result<PathBuf> {
     once(name, || {
-        cargo_build(&["--package", name, "--release"])?;
+        process::run(&mut service_command(name), &format!("Building {name}"))?;
         Ok(target_dir().join("release").join(name))
     })
+}
+
+/// The cargo command of [`filter_wasm`], for those who want to see its output.
+pub fn filter_command() -> Command {
+    let mut command = cargo_build();
+    command.args(["--package=lanekeeper-filter", "--profile=wasm"]);
+    command.args(["--target", WASM_TARGET]);
+    command
+}
+
+/// The cargo command of [`service_binary`], for those who want to see its output.
+pub fn service_command(name: &str) -> Command {
+    let mut command = cargo_build();
+    command.arg("--release");
+    let alone = [name];
+    let together = SERVICES.contains(&name);
+    for package in if together { &SERVICES[..] } else { &alone } {
+        command.args(["--package", package]);
+    }
+    command
 }
 
 /// The root of the workspace.
@@ -65,23 +85,22 @@ fn once(name: &str, build: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> 
     Ok(path)
 }
 
-fn cargo_build(args: &[&str]) -> Result<()> {
+fn cargo_build() -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command
         .current_dir(workspace())
         .args(["build", "--locked", "--target-dir"])
-        .arg(target_dir())
-        .args(args);
-    process::run(&mut command, &format!("cargo build {}", args.join(" ")))?;
-    Ok(())
+        .arg(target_dir());
+    command
 }
 
-fn ensure_wasm_target() -> Result<()> {
+/// Adds a target to the Rust toolchain where it is missing.
+pub fn ensure_target(target: &str) -> Result<()> {
     let mut rustc = Command::new("rustc");
     rustc
         .current_dir(workspace())
-        .args(["--print", "target-libdir", "--target", WASM_TARGET]);
+        .args(["--print", "target-libdir", "--target", target]);
     let libdir = process::run(&mut rustc, "rustc --print target-libdir")?;
     if Path::new(libdir.trim()).is_dir() {
         return Ok(());
@@ -89,10 +108,10 @@ fn ensure_wasm_target() -> Result<()> {
     let mut rustup = Command::new("rustup");
     rustup
         .current_dir(workspace())
-        .args(["target", "add", WASM_TARGET]);
-    let added = process::run(&mut rustup, &format!("rustup target add {WASM_TARGET}"));
+        .args(["target", "add", target]);
+    let added = process::run(&mut rustup, &format!("rustup target add {target}"));
     if let Err(why) = added {
-        bail!("the Rust target {WASM_TARGET} is missing and could not be added: {why:#}");
+        bail!("the Rust target {target} is missing and could not be added: {why:#}");
     }
     Ok(())
 }

@@ -2,6 +2,7 @@
 //! can send what decent clients refuse (repeated headers, odd casing, bytes
 //! that are no UTF-8, headers of 50 KB).
 
+use crate::headers::Headers;
 use anyhow::{Context, Result, bail, ensure};
 use std::io::{Read, Write};
 use std::net::{TcpStream, ToSocketAddrs};
@@ -9,9 +10,6 @@ use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
 const MAX_HEADERS: usize = 4096;
-
-/// Headers in the order they were received; names as they came.
-pub type Headers = Vec<(String, Vec<u8>)>;
 
 /// A request. `Host` and `Content-Length` are added unless given; nothing else.
 #[derive(Clone, Debug)]
@@ -85,31 +83,13 @@ impl Request {
 pub struct Response {
     /// The status code.
     pub status: u16,
-    /// All headers.
+    /// All headers, names as they came.
     pub headers: Headers,
     /// The body, without any transfer encoding.
     pub body: Vec<u8>,
 }
 
 impl Response {
-    /// The value of a header; `None` if absent, a panic if it is repeated (use
-    /// [`Response::header_all`]) or no UTF-8.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let all = self.header_all(name);
-        assert!(all.len() < 2, "{name} came {} times: {all:?}", all.len());
-        all.first()
-            .map(|value| std::str::from_utf8(value).expect("a header in UTF-8"))
-    }
-
-    /// All values of a header, in order.
-    pub fn header_all(&self, name: &str) -> Vec<&[u8]> {
-        let same = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
-        same.map(|(_, value)| value.as_slice()).collect()
-    }
-
     /// The body as text; bytes that are no UTF-8 are replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -191,11 +171,12 @@ impl Client {
             return Ok(response);
         }
         response.body = if response
-            .header_all("transfer-encoding")
+            .headers
+            .all("transfer-encoding")
             .contains(&b"chunked".as_slice())
         {
             self.chunks()?
-        } else if let Some(length) = response.header("content-length") {
+        } else if let Some(length) = response.headers.get("content-length") {
             self.take(length.parse().context("content-length")?)?
         } else {
             while self.fill()? {}
@@ -211,9 +192,7 @@ impl Client {
             if let httparse::Status::Complete(length) = parsed.parse(&self.buffer)? {
                 let status = parsed.code.context("a response without a status")?;
                 let headers = parsed.headers.iter();
-                let headers = headers
-                    .map(|h| (h.name.to_owned(), h.value.to_vec()))
-                    .collect();
+                let headers = headers.map(|h| (h.name, h.value)).collect();
                 self.buffer.drain(..length);
                 return Ok((status, headers));
             }

@@ -11,13 +11,16 @@
 //! | [`envoy`] | the real Envoy, found or fetched, started and asked by its admin API |
 //! | [`process`] | any other program, with its log, killed with its owner |
 //! | [`upstream`] | a server that answers with exactly what it received |
+//! | [`headers`] | headers in order, repeated ones included: the type that all of these share |
 //! | [`http`] | a client that can send what decent clients refuse to |
 
 pub mod build;
 pub mod envoy;
+pub mod headers;
 pub mod http;
 pub mod ports;
 pub mod process;
+pub mod template;
 pub mod upstream;
 #[cfg(feature = "wasm-host")]
 pub mod wasm_host;

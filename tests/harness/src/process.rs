@@ -3,9 +3,12 @@
 use crate::http;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
+#[cfg(unix)]
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -18,6 +21,7 @@ const POLL: Duration = Duration::from_millis(10);
 pub struct Process {
     name: String,
     dir: PathBuf,
+    keeps_dir: bool,
     child: Child,
     watchdog: Child,
 }
@@ -38,6 +42,10 @@ impl Process {
     /// Starts a program with its log in `dir` (see [`Process::scratch_dir`]).
     pub fn start(name: &str, dir: PathBuf, command: &mut Command) -> Result<Process> {
         let log = File::create(dir.join("log"))?;
+        // Ctrl-C in a terminal goes to a whole process group: it is for the
+        // owner, who may have to say something before the programs end.
+        #[cfg(unix)]
+        command.process_group(0);
         let mut child = command
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -50,9 +58,15 @@ impl Process {
         Ok(Process {
             name: name.to_owned(),
             dir,
+            keeps_dir: false,
             child,
             watchdog,
         })
+    }
+
+    /// Leaves the directory with the log behind when the process is dropped.
+    pub fn keep_dir(&mut self) {
+        self.keeps_dir = true;
     }
 
     /// Starts a service binary and waits until `url` answers 200.
@@ -99,6 +113,16 @@ impl Process {
         Ok(())
     }
 
+    /// How the program ended, if it did.
+    pub fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        Ok(self.child.try_wait()?)
+    }
+
+    /// What the program is called in messages.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The process id.
     pub fn id(&self) -> u32 {
         self.child.id()
@@ -133,8 +157,9 @@ impl Process {
         }
     }
 
-    fn log_tail(&self) -> String {
-        last_lines(&self.logs(), 60)
+    /// The last lines of the log.
+    pub fn log_tail(&self) -> String {
+        last_lines(&self.logs(), 25)
     }
 }
 
@@ -152,7 +177,7 @@ impl Drop for Process {
                 self.log_path().display(),
                 self.log_tail()
             );
-        } else {
+        } else if !self.keeps_dir {
             let _ = fs::remove_dir_all(&self.dir);
         }
     }
@@ -161,7 +186,11 @@ impl Drop for Process {
 /// Kills the process when we are gone, however we went: the watchdog reads from
 /// a pipe that only we hold, and so learns of our end even by SIGKILL.
 fn watchdog(pid: u32) -> Result<Child> {
-    Command::new("sh")
+    let mut watchdog = Command::new("sh");
+    // Or Ctrl-C would end the watchdog instead of the process it watches.
+    #[cfg(unix)]
+    watchdog.process_group(0);
+    watchdog
         .args(["-c", "read -r _; kill -KILL \"$1\"", "watchdog"])
         .arg(pid.to_string())
         .stdin(Stdio::piped())
@@ -181,13 +210,10 @@ pub fn run(command: &mut Command, what: &str) -> Result<String> {
         .stderr(Stdio::piped())
         .spawn()
         .with_context(|| format!("cannot run {:?} ({what})", command.get_program()))?;
-    let (ended, wait) = std::sync::mpsc::channel::<()>();
+    let (ended, wait) = mpsc::channel::<()>();
     let output = thread::scope(|scope| {
         scope.spawn(move || {
-            if wait
-                .recv_timeout(Duration::from_secs(2))
-                .is_err_and(|e| e == std::sync::mpsc::RecvTimeoutError::Timeout)
-            {
+            if wait.recv_timeout(Duration::from_secs(2)) == Err(RecvTimeoutError::Timeout) {
                 eprintln!("{what} ...");
             }
         });

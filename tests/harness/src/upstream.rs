@@ -1,7 +1,7 @@
 //! An upstream that answers with exactly what it received, so that tests can
 //! look at what the proxy in front of it sent.
 
-use crate::http::Headers;
+use crate::headers::Headers;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 use std::io::{ErrorKind, Read, Write};
@@ -53,7 +53,7 @@ impl Upstream {
         let address = listener.local_addr()?;
         let state = State {
             status: 200,
-            headers: vec![],
+            headers: Headers::default(),
             received: vec![],
         };
         let shared = Arc::new(Shared {
@@ -94,11 +94,8 @@ impl Upstream {
     }
 
     /// Headers to add to all answers from now on.
-    pub fn set_response_headers(&self, headers: &[(&str, &str)]) {
-        let headers = headers
-            .iter()
-            .map(|(n, v)| ((*n).to_owned(), v.as_bytes().to_vec()));
-        self.state().headers = headers.collect();
+    pub fn set_response_headers(&self, headers: impl Into<Headers>) {
+        self.state().headers = headers.into();
     }
 
     /// Every request received so far, also those whose answer nobody saw.
@@ -137,24 +134,6 @@ impl Echo {
                 response.text()
             )
         })
-    }
-
-    /// The value of a header; `None` if absent, a panic if it is repeated or no
-    /// UTF-8.
-    pub fn header(&self, name: &str) -> Option<&str> {
-        let all = self.header_all(name);
-        assert!(all.len() < 2, "{name} arrived {} times: {all:?}", all.len());
-        all.first()
-            .map(|value| std::str::from_utf8(value).expect("a header in UTF-8"))
-    }
-
-    /// All values of a header, in order.
-    pub fn header_all(&self, name: &str) -> Vec<&[u8]> {
-        let same = self
-            .headers
-            .iter()
-            .filter(|(n, _)| n.eq_ignore_ascii_case(name));
-        same.map(|(_, value)| value.as_slice()).collect()
     }
 
     fn to_json(&self) -> Value {
@@ -214,14 +193,10 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> Result<()> {
 
 fn answer(state: &State, body: &str) -> Vec<u8> {
     let mut out = format!("HTTP/1.1 {} Echo\r\n", state.status).into_bytes();
-    for (name, value) in &state.headers {
+    for (name, value) in state.headers.iter() {
         out.extend_from_slice(&[name.as_bytes(), b": ", value, b"\r\n"].concat());
     }
-    if !state
-        .headers
-        .iter()
-        .any(|(name, _)| name.eq_ignore_ascii_case("content-type"))
-    {
+    if state.headers.all("content-type").is_empty() {
         out.extend_from_slice(b"content-type: application/json\r\n");
     }
     out.extend_from_slice(format!("content-length: {}\r\n\r\n{body}", body.len()).as_bytes());
@@ -240,17 +215,15 @@ fn receive(stream: &mut TcpStream, buffer: &mut Vec<u8>, upstream: &str) -> Resu
                 upstream: upstream.to_owned(),
                 method: parsed.method.unwrap_or_default().to_owned(),
                 path: parsed.path.unwrap_or_default().to_owned(),
-                headers: headers
-                    .map(|h| (h.name.to_owned(), h.value.to_vec()))
-                    .collect(),
+                headers: headers.map(|h| (h.name, h.value)).collect(),
                 body: vec![],
             };
             buffer.drain(..length);
             ensure!(
-                echo.header("transfer-encoding").is_none(),
+                echo.headers.get("transfer-encoding").is_none(),
                 "a chunked request"
             );
-            let length = echo.header("content-length").unwrap_or("0").parse()?;
+            let length = echo.headers.get("content-length").unwrap_or("0").parse()?;
             while buffer.len() < length {
                 ensure!(
                     fill(stream, buffer)?,

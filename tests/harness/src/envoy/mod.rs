@@ -33,6 +33,9 @@ pub struct Options {
     pub log_level: String,
     /// More command line arguments, such as `--service-node`.
     pub args: Vec<String>,
+    /// Where the log and the bootstrap go, to stay there; `None` for a
+    /// directory that is removed in the end.
+    pub dir: Option<PathBuf>,
 }
 
 impl Options {
@@ -46,6 +49,7 @@ impl Options {
             admin_port: 0,
             log_level: "info".to_owned(),
             args: vec![],
+            dir: None,
         })
     }
 }
@@ -60,7 +64,11 @@ pub struct Envoy {
 impl Envoy {
     /// Starts Envoy and waits until it is ready to serve.
     pub fn start(options: Options) -> Result<Envoy> {
-        let dir = Process::scratch_dir(&options.name)?;
+        let keeps_dir = options.dir.is_some();
+        let dir = match options.dir {
+            Some(dir) => dir,
+            None => Process::scratch_dir(&options.name)?,
+        };
         let config = dir.join("bootstrap.yaml");
         fs::write(&config, &options.bootstrap)?;
         let admin_address = dir.join("admin-address");
@@ -80,7 +88,10 @@ impl Envoy {
             // Shared memory by base id would tie Envoys of one machine together.
             .arg("--disable-hot-restart")
             .args(&options.args);
-        let process = Process::start(&options.name, dir, &mut command)?;
+        let mut process = Process::start(&options.name, dir, &mut command)?;
+        if keeps_dir {
+            process.keep_dir();
+        }
         let mut envoy = Envoy {
             process,
             admin: String::new(),
@@ -176,5 +187,10 @@ impl Envoy {
     /// The process, for its id and log file.
     pub fn process(&self) -> &Process {
         &self.process
+    }
+
+    /// The process, to be asked whether it still runs.
+    pub fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
     }
 }
