@@ -248,6 +248,17 @@ fn a_version_that_is_not_live_needs_no_weight_and_may_keep_it() {
 }
 
 #[test]
+fn off_may_be_the_false_that_yaml_makes_of_it() {
+    let versions = versions(
+        json!({ "weight": 90 }),
+        json!({ "weight": 10, "state": false }),
+    );
+    let policy = policy(json!({ "versions": versions }));
+    assert_eq!(policy.rollouts()[0].versions()[1].state(), "off");
+    assert!(one(json!({ "stickiness": false })).ends_with(": false: one of cookie, identity"));
+}
+
+#[test]
 fn draining_needs_stickiness_cookie() {
     let fault = one(json!({
         "stickiness": "identity",

@@ -158,6 +158,23 @@ macro_rules! object {
 }
 pub(crate) use object;
 
+/// The word in a value. YAML 1.1, which kubectl reads, makes `false` of an `off` without quotes.
+pub(crate) fn word(value: &Value) -> Option<&str> {
+    match value {
+        Value::Bool(false) => Some("off"),
+        value => value.as_str(),
+    }
+}
+
+/// The JSON Schema of a choice of words.
+pub(crate) fn words_schema(words: &[&str]) -> Value {
+    let mut allowed: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
+    if words.contains(&"off") {
+        allowed.push(false.into());
+    }
+    json!({ "enum": allowed })
+}
+
 /// Declares a choice of words.
 macro_rules! words {
     (
@@ -176,7 +193,7 @@ macro_rules! words {
                 path: &str,
                 faults: &mut $crate::config::fault::Faults,
             ) -> Self {
-                match value.as_str() {
+                match $crate::config::read::word(value) {
                     $( Some($word) => Self::$variant, )*
                     _ => {
                         faults.add(path, value, format!("one of {}", [$($word),*].join(", ")));
@@ -191,7 +208,7 @@ macro_rules! words {
             }
 
             fn schema() -> serde_json::Value {
-                serde_json::json!({ "enum": [$($word),*] })
+                $crate::config::read::words_schema(&[$($word),*])
             }
         }
     };
