@@ -1,1 +1,23 @@
-//! To be written.
+//! What every service shares: it says who it is, what it does and what went wrong in one way.
+//!
+//! A service makes its own routes, has [`Service::router`] add the common ones, and serves the whole
+//! with [`serve`].
+
+mod args;
+mod json;
+mod observe;
+mod problem;
+mod serve;
+mod served_by;
+mod service;
+#[cfg(feature = "testing")]
+pub mod testing;
+mod trace;
+
+pub use args::{CommonArgs, Version, deadline};
+pub use json::Json;
+pub use problem::Problem;
+pub use serve::{log_to_stdout, serve};
+pub use served_by::SERVED_BY;
+pub use service::{MAX_BODY, Service};
+pub use trace::trace_headers;

@@ -23,10 +23,10 @@ pub struct Model {
 }
 
 impl Model {
-    /// A model whose numbers are rounded to three decimals: what is measured is what is shipped.
+    /// A model whose numbers are rounded to two decimals: what is measured is what is shipped.
     pub fn new(name: &str, features: Features, bias: f64, weights: &[f64]) -> Self {
         // Adding zero turns -0.0 into 0.0.
-        let round = |x: f64| (x * 1e3).round() / 1e3 + 0.0;
+        let round = |x: f64| (x * 1e2).round() / 1e2 + 0.0;
         Self {
             format: FORMAT,
             name: name.to_owned(),
@@ -77,12 +77,13 @@ impl Model {
 
     /// What `text` is.
     pub fn classify(&self, text: &str) -> Label {
-        let score = self.features.extract(text, self.dimensions).into_iter().fold(
-            self.bias,
-            |score, (bucket, value)| {
+        let score = self
+            .features
+            .extract(text, self.dimensions)
+            .into_iter()
+            .fold(self.bias, |score, (bucket, value)| {
                 score + value * self.weights.get(bucket).copied().unwrap_or_default()
-            },
-        );
+            });
         if score > 0.0 { Label::Spam } else { Label::Ham }
     }
 }
@@ -147,10 +148,18 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_written_with_at_most_three_decimals_and_no_negative_zero() {
-        let model = Model::new("test", Features::WordCounts, 0.123_456, &[-0.000_1, 1.0 / 3.0]);
+    fn numbers_are_written_with_at_most_two_decimals_and_no_negative_zero() {
+        let model = Model::new(
+            "test",
+            Features::WordCounts,
+            0.123_456,
+            &[-0.001, 1.0 / 3.0],
+        );
         let json = String::from_utf8(model.to_json().expect("writable")).expect("JSON is UTF-8");
-        assert!(json.contains(r#""bias":0.123,"weights":[0.0,0.333]"#), "{json}");
+        assert!(
+            json.contains(r#""bias":0.12,"weights":[0.0,0.33]"#),
+            "{json}"
+        );
     }
 
     #[test]

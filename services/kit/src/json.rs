@@ -1,0 +1,46 @@
+//! JSON request bodies.
+
+use axum::extract::rejection::JsonRejection;
+use axum::extract::{FromRequest, Request};
+use axum::http::StatusCode;
+use serde::de::DeserializeOwned;
+
+use crate::{MAX_BODY, Problem};
+
+/// A JSON request body; what is not one is answered with a [`Problem`].
+pub struct Json<T>(
+    /// The body.
+    pub T,
+);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        match axum::Json::from_request(request, state).await {
+            Ok(axum::Json(body)) => Ok(Self(body)),
+            Err(rejection) => Err(explain(&rejection)),
+        }
+    }
+}
+
+fn explain(rejection: &JsonRejection) -> Problem {
+    let detail = match rejection {
+        JsonRejection::MissingJsonContentType(_) => {
+            "allowed is a body with content-type: application/json".to_owned()
+        }
+        JsonRejection::JsonDataError(error) => field_error(&error.body_text()).to_owned(),
+        JsonRejection::BytesRejection(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
+            format!("allowed are bodies up to {MAX_BODY} bytes")
+        }
+        other => other.body_text(),
+    };
+    Problem::new(rejection.status(), detail)
+}
+
+/// `sms: what is wrong` out of `Failed to ... target type: sms: what is wrong at line 1 column 9`.
+fn field_error(text: &str) -> &str {
+    let text = text.split_once(": ").map_or(text, |(_, error)| error);
+    text.rsplit_once(" at line ")
+        .map_or(text, |(error, _)| error)
+}

@@ -1,0 +1,199 @@
+//! The model service as a process: what it promises to those who call it and those who run it.
+
+use std::fs;
+use std::process::Stdio;
+
+use reqwest::{Client, Response, StatusCode};
+use serde_json::{Value, json};
+use service_kit::testing::{Process, client, command};
+
+const PROGRAM: &str = env!("CARGO_BIN_EXE_model-service");
+const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
+
+fn start(model: &str) -> Process {
+    let file = format!("{MODELS}/sms-{model}.json");
+    Process::start(PROGRAM, &[("MODEL_FILE", &file), ("VERSION", model)]).expect("starts")
+}
+
+async fn predict(url: &str, sms: &str) -> Response {
+    client()
+        .expect("client")
+        .post(format!("{url}/predict"))
+        .json(&json!({ "sms": sms }))
+        .send()
+        .await
+        .expect("answers")
+}
+
+async fn get(url: &str, path: &str) -> Response {
+    let request = Client::get(&client().expect("client"), format!("{url}{path}"));
+    request.send().await.expect("answers")
+}
+
+#[tokio::test]
+async fn both_models_tell_spam_from_ham() {
+    for (model, classifier) in [("stable", "naive-bayes"), ("canary", "logistic-regression")] {
+        let service = start(model);
+        for (sms, result) in [
+            (
+                "WINNER!! Claim your FREE prize now, call 09061701461 or text WIN to 80086",
+                "spam",
+            ),
+            ("ok, see you at home after class then", "ham"),
+        ] {
+            let response = predict(&service.url, sms).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            assert_eq!(
+                response.headers()["x-served-by"],
+                format!("model-service;v={model}")
+            );
+            let body: Value = response.json().await.expect("JSON");
+            assert_eq!(
+                body,
+                json!({ "result": result, "classifier": classifier, "sms": sms })
+            );
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_message_up_to_the_limit_is_classified_whatever_it_is_written_in() {
+    let service = start("canary");
+    for sms in [
+        "é".repeat(2000),
+        "\u{1F600}".repeat(2000),
+        "?".to_owned(),
+        "\u{0}x".to_owned(),
+    ] {
+        assert_eq!(predict(&service.url, &sms).await.status(), StatusCode::OK);
+    }
+    for sms in ["x".repeat(2001), String::new(), " \n".to_owned()] {
+        let response = predict(&service.url, &sms).await;
+        assert_eq!(response.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert!(
+            response
+                .text()
+                .await
+                .expect("text")
+                .contains("1 to 2000 characters")
+        );
+    }
+}
+
+#[tokio::test]
+async fn predictions_are_counted_by_result_and_version() {
+    let service = start("stable");
+    for _ in 0..3 {
+        predict(&service.url, "see you at home").await;
+    }
+    let metrics = get(&service.url, "/metrics")
+        .await
+        .text()
+        .await
+        .expect("text");
+    for line in [
+        r#"sms_predictions_total{result="ham",version="stable"} 3"#,
+        r#"http_requests_total{method="POST",route="/predict",status="200",version="stable"} 3"#,
+        r#"http_request_duration_seconds_count{method="POST",route="/predict",version="stable"} 3"#,
+    ] {
+        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn it_says_that_it_is_ready_and_who_it_is() {
+    let service = start("canary");
+    assert_eq!(get(&service.url, "/health").await.status(), StatusCode::OK);
+    let version: Value = get(&service.url, "/version")
+        .await
+        .json()
+        .await
+        .expect("JSON");
+    assert_eq!(
+        version,
+        json!({ "service": "model-service", "version": "canary" })
+    );
+}
+
+/// Runs the service with settings under which it must not start; the error that it prints.
+fn refusal(environment: &[(&str, &str)]) -> String {
+    let output = command(PROGRAM, environment)
+        .stderr(Stdio::piped())
+        .output()
+        .expect("runs");
+    assert!(!output.status.success(), "it started");
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn a_bad_artefact_stops_the_start_with_an_error_that_names_file_and_cause() {
+    let directory = tempfile::tempdir().expect("directory");
+    for (artefact, cause) in [
+        ("", "not a model artefact"),
+        (r#"{"format":7}"#, "format 7; this service reads format 1"),
+        (
+            r#"{"format":1,"name":"x","features":"word-counts","dimensions":9,"bias":0,"weights":[1]}"#,
+            "1 weights for 9 dimensions",
+        ),
+    ] {
+        let file = directory.path().join("model.json");
+        fs::write(&file, artefact).expect("written");
+        let file = file.to_str().expect("UTF-8");
+        let error = refusal(&[("MODEL_FILE", file)]);
+        assert!(error.contains(file) && error.contains(cause), "{error}");
+    }
+    let error = refusal(&[("MODEL_FILE", "/no/such.json")]);
+    assert!(
+        error.contains("/no/such.json") && error.contains("No such file"),
+        "{error}"
+    );
+    assert!(refusal(&[]).contains("--model-file"));
+}
+
+#[tokio::test]
+async fn it_starts_only_with_the_artefact_that_the_checksum_names() {
+    let file = format!("{MODELS}/sms-stable.json");
+    let right = sms::sha256(&fs::read(&file).expect("committed"));
+    let service = Process::start(PROGRAM, &[("MODEL_FILE", &file), ("MODEL_SHA256", &right)])
+        .expect("starts");
+    assert_eq!(get(&service.url, "/health").await.status(), StatusCode::OK);
+
+    let wrong = "0".repeat(64);
+    let error = refusal(&[("MODEL_FILE", &file), ("MODEL_SHA256", &wrong)]);
+    assert!(
+        error.contains(&right) && error.contains(&wrong) && error.contains(&file),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_bad_setting_is_named_with_what_is_allowed() {
+    let file = format!("{MODELS}/sms-stable.json");
+    for (name, value, allowed) in [
+        ("VERSION", "Not A Label", "a-z, 0-9 and -"),
+        ("REQUEST_TIMEOUT", "0s", "500ms or 5s"),
+        ("LISTEN_ADDR", "here", "socket address"),
+    ] {
+        let error = refusal(&[("MODEL_FILE", &file), (name, value)]);
+        assert!(error.contains(value) && error.contains(allowed), "{error}");
+    }
+}
+
+#[test]
+fn help_lists_every_environment_variable() {
+    let output = command(PROGRAM, &[]).arg("--help").output().expect("runs");
+    let help = String::from_utf8_lossy(&output.stdout).into_owned();
+    for name in [
+        "LISTEN_ADDR",
+        "VERSION",
+        "MODEL_FILE",
+        "MODEL_SHA256",
+        "REQUEST_TIMEOUT",
+        "SHUTDOWN_TIMEOUT",
+    ] {
+        assert!(
+            help.contains(&format!("[env: {name}=")),
+            "{name} is not in\n{help}"
+        );
+    }
+}
