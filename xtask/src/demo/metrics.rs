@@ -1,0 +1,71 @@
+//! What the filter at the gateway says of itself.
+
+use std::collections::BTreeMap;
+
+use anyhow::Result;
+use harness::http;
+
+/// The filter's metrics.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Metrics {
+    /// The hash of the policy in force.
+    pub(crate) hash: Option<u32>,
+    /// Whether the last policy that was pushed was refused.
+    pub(crate) rejected: bool,
+    /// Requests by what their version was decided by.
+    pub(crate) sources: BTreeMap<String, u64>,
+}
+
+impl Metrics {
+    /// Asks the admin API of an Envoy.
+    pub(crate) fn ask(admin: &str) -> Result<Self> {
+        let url = format!("http://{admin}/stats/prometheus?filter=lanekeeper_");
+        Ok(Self::parse(&http::get(&url)?.text()))
+    }
+
+    fn parse(text: &str) -> Self {
+        let mut metrics = Self::default();
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let Some((series, value)) = line.rsplit_once(' ') else {
+                continue;
+            };
+            let Ok(value) = value.parse::<u64>() else {
+                continue;
+            };
+            let (name, labels) = series.split_once('{').unwrap_or((series, ""));
+            match name {
+                "lanekeeper_config_hash" => metrics.hash = value.try_into().ok(),
+                "lanekeeper_config_rejected" => metrics.rejected = value != 0,
+                "lanekeeper_requests_total" => {
+                    let source = labels.split_once("source=\"").map(|(_, rest)| rest);
+                    if let Some((source, _)) = source.and_then(|rest| rest.split_once('"')) {
+                        *metrics.sources.entry(source.to_owned()).or_default() += value;
+                    }
+                }
+                _ => {}
+            }
+        }
+        metrics
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_text_format_is_read() {
+        let metrics = Metrics::parse(
+            "# TYPE lanekeeper_requests_total counter\n\
+             lanekeeper_requests_total{rollout=\"a\",version=\"stable\",source=\"slot\"} 3\n\
+             lanekeeper_requests_total{rollout=\"a\",version=\"canary\",source=\"slot\"} 4\n\
+             lanekeeper_requests_total{rollout=\"a\",version=\"canary\",source=\"cookie\"} 5\n\
+             lanekeeper_config_hash{plugin=\"gateway\"} 4294967295\n\
+             lanekeeper_config_rejected{plugin=\"gateway\"} 1\n",
+        );
+        let sources = [("cookie".to_owned(), 5), ("slot".to_owned(), 7)];
+        assert_eq!(metrics.sources, BTreeMap::from(sources));
+        assert_eq!((metrics.hash, metrics.rejected), (Some(u32::MAX), true));
+        assert_eq!(Metrics::parse(""), Metrics::default());
+    }
+}

@@ -1,0 +1,291 @@
+//! `cargo xtask demo`: a canary release on this machine, with many users, beside the same release
+//! without Lanekeeper.
+
+mod live;
+mod metrics;
+mod plugin;
+mod table;
+mod tally;
+mod topology;
+mod traffic;
+
+use std::fs;
+use std::net::TcpListener;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::build;
+use harness::ports::free_ports;
+
+use live::{Found, Live, News};
+use metrics::Metrics;
+use plugin::Plugin;
+use table::{Screen, View};
+use tally::Era;
+use topology::{Parts, Topology};
+use traffic::{Site, Traffic};
+
+const MOMENT: Duration = Duration::from_millis(100);
+
+/// Runs a canary release on this machine, beside the same release without Lanekeeper.
+///
+/// Starts real Envoys, the SMS checker's services in the versions stable and canary, and the filter
+/// with its policy. Then many users come and come again. A table shows for each of them whether they
+/// kept their version, in every tier; and beside it, what the same requests meet at an Envoy that
+/// splits by weights alone.
+///
+/// Change the policy file while it runs: what you save is in force a moment later, and a faulty
+/// policy is refused while traffic goes on. Ctrl-C ends everything.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// Port of the gateway; 0 takes a free one
+    #[arg(long, default_value_t = 8080)]
+    port: u16,
+
+    /// Port of the gateway's admin page; 0 takes a free one
+    #[arg(long, default_value_t = 9901)]
+    admin_port: u16,
+
+    /// The policy of the gateway, YAML or JSON; changes are followed [default: the SMS checker's]
+    #[arg(long, value_name = "FILE")]
+    policy: Option<PathBuf>,
+
+    /// How many users come
+    #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    users: u32,
+
+    /// Requests a second, to each of the two gateways
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
+    rate: u32,
+
+    /// Stop after this time, such as 30s, and fail if the promise was broken
+    #[arg(long = "for", value_name = "TIME", value_parser = humantime::parse_duration)]
+    time: Option<Duration>,
+
+    /// Send no traffic: you are the only user
+    #[arg(long)]
+    no_traffic: bool,
+
+    /// Show nothing but the address, news of the policy and the summary
+    #[arg(long)]
+    quiet: bool,
+}
+
+/// Runs the demo. `false` where users met something that they should not have met.
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    let stop = Arc::new(AtomicBool::new(false));
+    let stopped = Arc::clone(&stop);
+    ctrlc::set_handler(move || stopped.store(true, Ordering::SeqCst))?;
+
+    let port = usable_port(args.port, "--port")?;
+    let admin_port = usable_port(args.admin_port, "--admin-port")?;
+    let policy_file = args.policy.clone().unwrap_or_else(default_policy);
+    let (document, policy) = match Found::read(&policy_file) {
+        Found::Good(document, policy) => (document, policy),
+        Found::Faulty(_, faults) => bail!("the policy has faults:\n{faults}"),
+        Found::Unreadable(error) => bail!("{error}"),
+    };
+
+    let mut screen = Screen::new(args.quiet);
+    let parts = prepare(args, &mut screen, port)?;
+    screen.tell("Starting Envoys and services ...")?;
+    let gateway = Plugin::new("gateway", &parts.dir, &parts.filter);
+    gateway.push(&document)?;
+    let sidecar = Plugin::new("sidecar", &parts.dir, &parts.filter);
+    sidecar.push(&lanekeeper_cli::load(&policy_of("sidecar"), &|_| None)?.0)?;
+    let topology = Topology::start(&parts, port, admin_port, gateway.file(), sidecar.file())?;
+    let admin = topology.admin().to_owned();
+    ensure!(
+        Metrics::ask(&admin)?.hash == Some(policy.hash()),
+        "the gateway did not take over the policy; the logs are in {}",
+        parts.dir.display()
+    );
+    screen.say(&welcome(port, &admin, &policy_file))?;
+
+    let era = Arc::new(Era::default());
+    let traffic = match args.no_traffic {
+        true => None,
+        false => {
+            let lanekeeper = Site::new(topology.gateway()?, Arc::clone(&era));
+            // Plain Envoy knows no policy: nothing explains a change there.
+            let plain = Site::new(topology.plain()?, Arc::default());
+            let (users, rate) = (args.users as usize, f64::from(args.rate));
+            Some(Traffic::start([lanekeeper, plain], users, rate))
+        }
+    };
+    let mut demo = Demo {
+        live: Live::follow(policy_file, gateway, admin, era),
+        traffic,
+        topology,
+        start: Instant::now(),
+        faults: Vec::new(),
+    };
+    while !stop.load(Ordering::SeqCst) && demo.faults.is_empty() && !demo.is_over(args.time) {
+        demo.go_on(&mut screen)?;
+    }
+    let (view, faults) = demo.end(args.time.is_some());
+    for line in view.summary() {
+        screen.say(&line)?;
+    }
+    for fault in &faults {
+        screen.say(&format!("\nFAILED: {fault}"))?;
+    }
+    if !faults.is_empty() {
+        screen.say(&format!("The logs are in {}", parts.dir.display()))?;
+    } else if args.port == 0 {
+        // Nobody will look there again: the next run has another port.
+        let _ = fs::remove_dir_all(&parts.dir);
+    }
+    Ok(faults.is_empty())
+}
+
+/// The demo while it runs. Its parts end in this order, so that nobody misses another.
+struct Demo {
+    live: Live,
+    traffic: Option<Traffic>,
+    topology: Topology,
+    start: Instant,
+    /// Why the demo cannot go on.
+    faults: Vec<String>,
+}
+
+impl Demo {
+    fn is_over(&self, time: Option<Duration>) -> bool {
+        time.is_some_and(|time| self.start.elapsed() >= time)
+    }
+
+    /// A moment of the demo.
+    fn go_on(&mut self, screen: &mut Screen) -> Result<()> {
+        thread::sleep(MOMENT);
+        self.faults.extend(self.topology.ended()?);
+        for news in self.live.news() {
+            let time = table::clock(self.start.elapsed());
+            match news {
+                News::Good(text) => screen.say(&format!("{time}  {text}"))?,
+                News::Bad(text) => self.faults.push(text),
+            }
+        }
+        if screen.is_due() {
+            screen.show(&self.view())?;
+        }
+        Ok(())
+    }
+
+    fn view(&self) -> View {
+        let tallies = |traffic: &Traffic| traffic.sites().each_ref().map(Site::so_far);
+        View {
+            elapsed: self.start.elapsed(),
+            tallies: self.traffic.as_ref().map(tallies),
+            metrics: Metrics::ask(self.topology.admin()).ok(),
+        }
+    }
+
+    /// Ends everything: how things stood, and what is wrong with that.
+    fn end(mut self, must_have_requests: bool) -> (View, Vec<String>) {
+        if let Some(traffic) = &mut self.traffic {
+            traffic.stop();
+        }
+        let view = self.view();
+        let mut faults = self.faults;
+        if let Some([lanekeeper, plain]) = &view.tallies {
+            faults.extend(lanekeeper.broken_promises());
+            for (name, tally) in [("lanekeeper", lanekeeper), ("plain Envoy", plain)] {
+                faults.extend(tally.failed(name));
+                if must_have_requests && tally.requests == 0 {
+                    faults.push(format!("{name}: there was not a single request"));
+                }
+            }
+        }
+        (view, faults)
+    }
+}
+
+fn default_policy() -> PathBuf {
+    let file = policy_of("gateway");
+    // The shorter name is the one to type.
+    let here = std::env::current_dir().unwrap_or_default();
+    file.strip_prefix(here).map(Path::to_owned).unwrap_or(file)
+}
+
+fn policy_of(place: &str) -> PathBuf {
+    build::workspace().join(format!("wasm-plugins/policies/sms-checker-{place}.yaml"))
+}
+
+/// A port that can be listened on: the one asked for, or a free one for 0.
+fn usable_port(port: u16, flag: &str) -> Result<u16> {
+    if port == 0 {
+        let [port] = free_ports()?;
+        return Ok(port);
+    }
+    match TcpListener::bind(("127.0.0.1", port)) {
+        Ok(_) => Ok(port),
+        Err(error) => bail!(
+            "port {port} cannot be used ({error}). Choose another one with {flag}, \
+             or take any free one with {flag} 0"
+        ),
+    }
+}
+
+/// Builds and fetches what is to be run.
+fn prepare(args: &Args, screen: &mut Screen, port: u16) -> Result<Parts> {
+    screen.tell("Building the filter and the services ...")?;
+    build::ensure_target(build::WASM_TARGET)?;
+    visibly(build::filter_command(), args.quiet)?;
+    // The other services are built along with it.
+    visibly(build::service_command("app-service"), args.quiet)?;
+    let envoy = harness::envoy::find_or_on_path()?;
+    let dir = build::target_dir().join("demo/logs").join(port.to_string());
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
+    }
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    Ok(Parts {
+        envoy,
+        filter: build::filter_wasm()?,
+        app_service: build::service_binary("app-service")?,
+        model_service: build::service_binary("model-service")?,
+        dir,
+    })
+}
+
+/// Runs cargo so that its progress is seen.
+fn visibly(mut cargo: Command, quiet: bool) -> Result<()> {
+    if quiet {
+        cargo.arg("--quiet");
+    }
+    let status = cargo.status().context("cannot start cargo")?;
+    ensure!(status.success(), "{cargo:?} failed ({status})");
+    Ok(())
+}
+
+fn welcome(port: u16, admin: &str, policy: &Path) -> String {
+    let url = format!("http://localhost:{port}");
+    let host = traffic::HOST;
+    let policy = policy.display();
+    format!(
+        r#"
+The SMS checker is at {url}, also as Host: {host}.
+Envoy's admin page is at http://{admin}.
+
+Try, in another terminal:
+
+  # Alice keeps one version, in both tiers, however often she comes
+  for i in 1 2 3 4 5; do curl -s -o /dev/null -D - {url}/sms -H 'x-user: alice' -H 'content-type: application/json' -d '{{"sms":"See you at six"}}' | grep x-served-by; done
+
+  # A visitor gets cookies, and keeps a version by them
+  curl -s -o /dev/null -D - {url}/sms | grep -e x-served-by -e set-cookie
+
+  # A tester asks for the canary
+  curl -i {url}/sms -H 'x-experiment: canary' -H 'content-type: application/json' -d '{{"sms":"WINNER! Claim your FREE cruise"}}'
+
+Then change {policy}, such as its weights, and save it.
+Ctrl-C ends everything.
+"#
+    )
+}

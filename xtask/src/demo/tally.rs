@@ -1,0 +1,277 @@
+//! Counts what users see.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// The time between two changes of the policy. A change takes a moment to reach every worker of
+/// Envoy: an odd number is such a moment, an even number a policy in force.
+#[derive(Debug, Default)]
+pub(crate) struct Era(AtomicU64);
+
+impl Era {
+    pub(crate) fn now(&self) -> u64 {
+        self.0.load(Ordering::SeqCst)
+    }
+
+    /// A new policy is on its way, or, called again, in force.
+    pub(crate) fn advance(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
+/// Which tiers answered, and in which version.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Tiers(Vec<(String, String)>);
+
+impl Tiers {
+    /// Reads `app-service;v=canary, model-service;v=canary`.
+    pub(crate) fn parse(served_by: &str) -> Option<Self> {
+        let tiers: Option<Vec<_>> = served_by
+            .split(',')
+            .map(|tier| {
+                let (name, version) = tier.trim().split_once(";v=")?;
+                let both = !name.is_empty() && !version.is_empty();
+                both.then(|| (name.to_owned(), version.to_owned()))
+            })
+            .collect();
+        tiers.map(Self)
+    }
+
+    /// The version of the tier that users meet.
+    fn edge(&self) -> &str {
+        &self.0[0].1
+    }
+
+    fn disagree(&self) -> bool {
+        self.0.iter().any(|(_, version)| version != self.edge())
+    }
+}
+
+/// One request of a user.
+#[derive(Debug)]
+pub(crate) struct Visit {
+    pub(crate) user: usize,
+    /// The era in which the request was sent.
+    pub(crate) sent: u64,
+    /// The era in which the answer was there.
+    pub(crate) answered: u64,
+    /// The answer, or what went wrong.
+    pub(crate) answer: Result<Tiers, String>,
+}
+
+/// What was counted of one version.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct OfVersion {
+    /// Users whose last answer came from it.
+    pub(crate) users: usize,
+    /// Answers by tier.
+    pub(crate) requests: BTreeMap<String, u64>,
+    /// Users that left it for another version without a reason.
+    pub(crate) flips: u64,
+}
+
+/// What was counted, all in all.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Tally {
+    pub(crate) versions: BTreeMap<String, OfVersion>,
+    pub(crate) requests: u64,
+    /// Changes of version that a change of the policy explains.
+    pub(crate) reassigned: u64,
+    /// Requests whose tiers answered in different versions.
+    pub(crate) mixed: u64,
+    pub(crate) failures: u64,
+    last_failure: Option<String>,
+    users: BTreeMap<usize, User>,
+}
+
+#[derive(Clone, Debug)]
+struct User {
+    version: String,
+    sent: u64,
+    flipped: bool,
+}
+
+impl Tally {
+    pub(crate) fn count(&mut self, visit: Visit) {
+        self.requests += 1;
+        let tiers = match visit.answer {
+            Ok(tiers) => tiers,
+            Err(failure) => {
+                self.failures += 1;
+                self.last_failure = Some(failure);
+                return;
+            }
+        };
+        self.mixed += u64::from(tiers.disagree());
+        let version = tiers.edge().to_owned();
+        for (tier, version) in tiers.0 {
+            let of_version = self.versions.entry(version).or_default();
+            *of_version.requests.entry(tier).or_default() += 1;
+        }
+        self.meet(visit.user, version, visit.sent, visit.answered);
+    }
+
+    fn meet(&mut self, user: usize, version: String, sent: u64, answered: u64) {
+        let Some(known) = self.users.get_mut(&user) else {
+            self.versions.entry(version.clone()).or_default().users += 1;
+            let flipped = false;
+            self.users.insert(
+                user,
+                User {
+                    version,
+                    sent,
+                    flipped,
+                },
+            );
+            return;
+        };
+        let policy_changed = answered > known.sent || known.sent % 2 == 1;
+        known.sent = sent;
+        if known.version == version {
+            return;
+        }
+        let left = self.versions.entry(known.version.clone()).or_default();
+        left.users -= 1;
+        if policy_changed {
+            self.reassigned += 1;
+        } else {
+            left.flips += 1;
+            known.flipped = true;
+        }
+        known.version.clone_from(&version);
+        self.versions.entry(version).or_default().users += 1;
+    }
+
+    /// Users that were seen.
+    pub(crate) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Users that flipped at least once.
+    pub(crate) fn flipped_users(&self) -> usize {
+        self.users.values().filter(|user| user.flipped).count()
+    }
+
+    /// Times that a user's version changed and no change of the policy explains it.
+    pub(crate) fn flips(&self) -> u64 {
+        self.versions.values().map(|version| version.flips).sum()
+    }
+
+    /// Answers of one tier in one version.
+    pub(crate) fn answers(&self, version: &str, tier: &str) -> u64 {
+        let requests = self.versions.get(version).map(|version| &version.requests);
+        requests
+            .and_then(|tiers| tiers.get(tier))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// What failed at the site `name`, in words; nothing where all went well.
+    pub(crate) fn failed(&self, name: &str) -> Option<String> {
+        let last = self.last_failure.as_ref()?;
+        let (failures, requests) = (self.failures, self.requests);
+        Some(format!(
+            "{name}: {failures} of {requests} requests failed, the last one with: {last}"
+        ))
+    }
+
+    /// What breaks the promise, in words; empty where it was kept.
+    pub(crate) fn broken_promises(&self) -> Vec<String> {
+        let mut broken = Vec::new();
+        if self.flips() > 0 {
+            broken.push(format!(
+                "{} of {} users changed their version without a reason",
+                self.flipped_users(),
+                self.users()
+            ));
+        }
+        if self.mixed > 0 {
+            broken.push(format!(
+                "in {} requests the tiers were not of one version",
+                self.mixed
+            ));
+        }
+        broken
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn visit(tally: &mut Tally, user: usize, eras: (u64, u64), served_by: &str) {
+        let (sent, answered) = eras;
+        let answer = Tiers::parse(served_by).ok_or_else(|| served_by.to_owned());
+        tally.count(Visit {
+            user,
+            sent,
+            answered,
+            answer,
+        });
+    }
+
+    #[test]
+    fn served_by_names_tiers_and_versions() {
+        let tiers =
+            Tiers::parse("app-service;v=canary, model-service;v=stable").expect("two tiers");
+        assert_eq!(tiers.edge(), "canary");
+        assert!(tiers.disagree());
+        assert!(
+            !Tiers::parse("app-service;v=canary")
+                .expect("one tier")
+                .disagree()
+        );
+        for bad in ["", "app-service", "app-service;v=", ";v=canary", "a;v=b,"] {
+            assert_eq!(Tiers::parse(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn a_version_that_changes_is_a_flip() {
+        let mut tally = Tally::default();
+        for version in ["stable", "stable", "canary", "stable"] {
+            visit(&mut tally, 1, (0, 0), &format!("app;v={version}"));
+        }
+        visit(&mut tally, 2, (0, 0), "app;v=canary");
+        assert_eq!(
+            (tally.flips(), tally.flipped_users(), tally.users()),
+            (2, 1, 2)
+        );
+        assert_eq!(tally.versions["stable"].users, 1);
+        assert_eq!(tally.versions["canary"].users, 1);
+        assert_eq!(tally.answers("canary", "app"), 2);
+        assert_eq!(tally.broken_promises().len(), 1);
+    }
+
+    #[test]
+    fn a_change_of_the_policy_explains_one_change_of_version() {
+        let mut tally = Tally::default();
+        visit(&mut tally, 1, (0, 0), "app;v=stable");
+        // The next policy is in force when this is answered.
+        visit(&mut tally, 1, (2, 2), "app;v=canary");
+        assert_eq!((tally.flips(), tally.reassigned), (0, 1));
+        visit(&mut tally, 1, (2, 2), "app;v=stable");
+        assert_eq!((tally.flips(), tally.reassigned), (1, 1));
+    }
+
+    #[test]
+    fn while_a_policy_is_on_its_way_either_may_answer() {
+        let mut tally = Tally::default();
+        visit(&mut tally, 1, (0, 0), "app;v=stable");
+        visit(&mut tally, 1, (0, 1), "app;v=canary");
+        visit(&mut tally, 1, (1, 1), "app;v=stable");
+        visit(&mut tally, 1, (2, 2), "app;v=canary");
+        assert_eq!((tally.flips(), tally.reassigned), (0, 3));
+    }
+
+    #[test]
+    fn tiers_of_two_versions_and_failures_are_counted() {
+        let mut tally = Tally::default();
+        visit(&mut tally, 1, (0, 0), "app;v=canary, model;v=stable");
+        visit(&mut tally, 1, (0, 0), "503");
+        assert_eq!((tally.requests, tally.mixed, tally.failures), (2, 1, 1));
+        assert_eq!(tally.last_failure.as_deref(), Some("503"));
+        assert_eq!(tally.answers("stable", "model"), 1);
+        assert_eq!(tally.users(), 1);
+    }
+}

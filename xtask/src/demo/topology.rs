@@ -1,0 +1,285 @@
+//! Everything that runs in the demo, all of it on the loopback address.
+//!
+//! ```text
+//! gateway ── sidecar stable ── app stable ── sidecar stable ── model stable
+//!        └── sidecar canary ── app canary ── sidecar canary ── model canary
+//!
+//! plain gateway ── app stable, app canary ── plain ── model stable, model canary
+//! ```
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use harness::build;
+use harness::envoy::{Envoy, Options};
+use harness::http;
+use harness::ports::free_ports;
+use harness::process::Process;
+
+use super::plugin::template;
+
+const HOST: &str = "127.0.0.1";
+const VERSIONS: [&str; 2] = ["stable", "canary"];
+/// How much of a log is shown.
+const LAST_LINES: usize = 15;
+const START_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// What is to be run.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) envoy: PathBuf,
+    pub(crate) filter: PathBuf,
+    pub(crate) app_service: PathBuf,
+    pub(crate) model_service: PathBuf,
+    /// Logs and configurations go here.
+    pub(crate) dir: PathBuf,
+}
+
+/// Everything that runs. It ends when this is dropped.
+#[derive(Debug)]
+pub(crate) struct Topology {
+    gateway: Envoy,
+    plain: Envoy,
+    sidecars: Vec<Envoy>,
+    services: Vec<Process>,
+}
+
+impl Topology {
+    /// Starts everything and waits until it is ready. The ports are the gateway's; the filter is
+    /// read from two files, which hold their policies.
+    pub(crate) fn start(
+        parts: &Parts,
+        port: u16,
+        admin_port: u16,
+        gateway_plugin: &Path,
+        sidecar_plugin: &Path,
+    ) -> Result<Self> {
+        // Services and Envoys name each other's ports, so these must be known before.
+        let [a, b, c, d, e, f, g, h, plain_model_port] = free_ports()?;
+        let (model_ports, outbound_ports) = ([a, b], [c, d]);
+        let (app_ports, plain_app_ports) = ([e, f], [g, h]);
+
+        let mut services = Vec::new();
+        for (version, port) in VERSIONS.into_iter().zip(model_ports) {
+            services.push(parts.model_service(version, port)?);
+        }
+        let mut sidecars = Vec::new();
+        for (index, version) in VERSIONS.into_iter().enumerate() {
+            let (app_port, outbound_port) = (app_ports[index], outbound_ports[index]);
+            sidecars.push(parts.sidecar(
+                version,
+                sidecar_plugin,
+                app_port,
+                outbound_port,
+                model_ports,
+            )?);
+            let proxy = format!("http://{HOST}:{outbound_port}");
+            let settings = [
+                ("HTTP_PROXY", proxy.as_str()),
+                // The name that the model has in a cluster; the sidecar knows where it is.
+                ("MODEL_SERVICE_URL", "http://model-service:8081"),
+            ];
+            services.push(parts.service(
+                &parts.app_service,
+                "app",
+                version,
+                app_port,
+                &settings,
+            )?);
+
+            let model = format!("http://{HOST}:{plain_model_port}");
+            let settings = [("MODEL_SERVICE_URL", model.as_str())];
+            let port = plain_app_ports[index];
+            services.push(parts.service(
+                &parts.app_service,
+                "plain-app",
+                version,
+                port,
+                &settings,
+            )?);
+        }
+
+        let inbound = |sidecar: &Envoy| sidecar.port("inbound");
+        let sidecar_ports = [inbound(&sidecars[0])?, inbound(&sidecars[1])?];
+        let gateway = parts.gateway(port, admin_port, gateway_plugin, sidecar_ports)?;
+        let plain = parts.plain(plain_app_ports, plain_model_port, model_ports)?;
+        Ok(Self {
+            gateway,
+            plain,
+            sidecars,
+            services,
+        })
+    }
+
+    /// Where users reach Lanekeeper's gateway, as `host:port`.
+    pub(crate) fn gateway(&self) -> Result<String> {
+        self.gateway.address("gateway")
+    }
+
+    /// Where users reach plain Envoy.
+    pub(crate) fn plain(&self) -> Result<String> {
+        self.plain.address("gateway")
+    }
+
+    /// The admin API of the gateway.
+    pub(crate) fn admin(&self) -> &str {
+        self.gateway.admin_address()
+    }
+
+    /// What to say of the first process that ended by itself; `None` while all run.
+    pub(crate) fn ended(&mut self) -> Result<Option<String>> {
+        let envoys = [&mut self.gateway, &mut self.plain]
+            .into_iter()
+            .chain(&mut self.sidecars);
+        for process in envoys.map(Envoy::process_mut).chain(&mut self.services) {
+            if let Some(status) = process.ended()? {
+                let log = process.log_tail();
+                let lines: Vec<_> = log.lines().collect();
+                let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
+                return Ok(Some(format!(
+                    "{} ended ({status}). The end of {}:\n{}",
+                    process.name(),
+                    process.log_path().display(),
+                    last.join("\n")
+                )));
+            }
+        }
+        Ok(None)
+    }
+}
+
+impl Parts {
+    /// A directory for one process.
+    fn dir_of(&self, process: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(process);
+        fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+        Ok(dir)
+    }
+
+    fn model_service(&self, version: &str, port: u16) -> Result<Process> {
+        let model = format!("services/model-service/models/sms-{version}.json");
+        let model = build::workspace().join(model).display().to_string();
+        let settings = [("MODEL_FILE", model.as_str())];
+        self.service(&self.model_service, "model", version, port, &settings)
+    }
+
+    fn service(
+        &self,
+        binary: &Path,
+        name: &str,
+        version: &str,
+        port: u16,
+        settings: &[(&str, &str)],
+    ) -> Result<Process> {
+        let name = format!("{name}-{version}");
+        let address = format!("{HOST}:{port}");
+        let mut command = Command::new(binary);
+        command
+            // Proxies that the user has set are not for these calls.
+            .env_clear()
+            .envs([("LISTEN_ADDR", address.as_str()), ("VERSION", version)])
+            .envs(settings.iter().copied());
+        let mut service = Process::start(&name, self.dir_of(&name)?, &mut command)?;
+        service.keep_dir();
+        let health = format!("http://{address}/health");
+        service
+            .wait_until_ready(START_TIMEOUT, || {
+                http::get(&health).is_ok_and(|answer| answer.status == 200)
+            })
+            .with_context(|| format!("the log is {}", service.log_path().display()))?;
+        Ok(service)
+    }
+
+    fn gateway(
+        &self,
+        port: u16,
+        admin_port: u16,
+        plugin: &Path,
+        sidecars: [u16; 2],
+    ) -> Result<Envoy> {
+        let [stable, canary] = sidecars.map(|port| port.to_string());
+        let bootstrap = template(
+            "gateway.yaml",
+            &[
+                ("LISTEN_HOST", HOST),
+                ("GATEWAY_PORT", &port.to_string()),
+                ("PLUGIN_FILE", &plugin.display().to_string()),
+                ("APP_STABLE_HOST", HOST),
+                ("APP_STABLE_PORT", &stable),
+                ("APP_CANARY_HOST", HOST),
+                ("APP_CANARY_PORT", &canary),
+            ],
+        )?;
+        self.envoy("gateway", bootstrap, admin_port)
+    }
+
+    fn sidecar(
+        &self,
+        version: &str,
+        plugin: &Path,
+        app_port: u16,
+        outbound_port: u16,
+        models: [u16; 2],
+    ) -> Result<Envoy> {
+        let [stable, canary] = models.map(|port| port.to_string());
+        let bootstrap = template(
+            "sidecar.yaml",
+            &[
+                ("VERSION", version),
+                ("LISTEN_HOST", HOST),
+                ("INBOUND_PORT", "0"),
+                ("OUTBOUND_PORT", &outbound_port.to_string()),
+                ("PLUGIN_FILE", &plugin.display().to_string()),
+                ("APP_HOST", HOST),
+                ("APP_PORT", &app_port.to_string()),
+                ("MODEL_STABLE_HOST", HOST),
+                ("MODEL_STABLE_PORT", &stable),
+                ("MODEL_CANARY_HOST", HOST),
+                ("MODEL_CANARY_PORT", &canary),
+            ],
+        )?;
+        self.envoy(&format!("sidecar-{version}"), bootstrap, 0)
+    }
+
+    fn plain(&self, apps: [u16; 2], model_port: u16, models: [u16; 2]) -> Result<Envoy> {
+        let [app_stable, app_canary] = apps.map(|port| port.to_string());
+        let [model_stable, model_canary] = models.map(|port| port.to_string());
+        let bootstrap = template(
+            "plain.yaml",
+            &[
+                ("LISTEN_HOST", HOST),
+                ("GATEWAY_PORT", "0"),
+                ("MODEL_PORT", &model_port.to_string()),
+                ("APP_STABLE_HOST", HOST),
+                ("APP_STABLE_PORT", &app_stable),
+                ("APP_CANARY_HOST", HOST),
+                ("APP_CANARY_PORT", &app_canary),
+                ("MODEL_STABLE_HOST", HOST),
+                ("MODEL_STABLE_PORT", &model_stable),
+                ("MODEL_CANARY_HOST", HOST),
+                ("MODEL_CANARY_PORT", &model_canary),
+            ],
+        )?;
+        self.envoy("plain", bootstrap, 0)
+    }
+
+    fn envoy(&self, name: &str, bootstrap: String, admin_port: u16) -> Result<Envoy> {
+        let dir = self.dir_of(name)?;
+        let log = dir.join("log");
+        Envoy::start(Options {
+            name: name.to_owned(),
+            binary: self.envoy.clone(),
+            bootstrap,
+            // Several workers share one policy: users must not notice which one they got.
+            concurrency: 2,
+            admin_port,
+            log_level: "info".to_owned(),
+            args: vec![],
+            dir: Some(dir),
+        })
+        .with_context(|| format!("the log is {}", log.display()))
+    }
+}

@@ -1,0 +1,277 @@
+//! Many users at once: the same requests to two sites, each user's answers counted for each site.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use harness::http::{Client, Request, Response};
+use serde_json::json;
+
+use super::tally::{Era, Tally, Tiers, Visit};
+
+/// The host that the policy is for.
+pub(crate) const HOST: &str = "sms-checker.local";
+
+/// Each sends its requests one after another.
+const WORKERS: usize = 4;
+
+/// One request in this many is for the page instead of the API behind it.
+const PAGES: usize = 5;
+
+/// Made up, half of them as spam is.
+const MESSAGES: [&str; 16] = [
+    "Shall we meet at the station at six?",
+    "The soup is on the stove, just warm it up",
+    "Running ten minutes late, start without me",
+    "Did you remember to feed the neighbour's cat?",
+    "Your mother called, she found the blue scarf",
+    "Practice is moved to Thursday, hall two",
+    "Thanks for the lift yesterday, I owe you one",
+    "Can you send me the notes from this morning?",
+    "WINNER! Claim your FREE cruise now, text SAIL to 80000",
+    "Your account is on hold. Reply with your PIN to unlock a 500 pound bonus",
+    "Hot singles near you! Call 0900 000 000, only 2.99 per minute",
+    "Congratulations, you have been selected for a guaranteed cash prize. Call now!",
+    "URGENT: your parcel waits, pay the 1.99 fee at once to claim it",
+    "Get a new phone today for FREE, text YES to 80001. T&Cs apply",
+    "Last chance! Double your weekly income from home, reply START",
+    "Free ringtones every week! Text TUNE to 80002, stop with STOP",
+];
+
+/// A place that users go to.
+#[derive(Debug)]
+pub(crate) struct Site {
+    address: String,
+    /// Of the policy that this place follows.
+    era: Arc<Era>,
+    tally: Mutex<Tally>,
+}
+
+impl Site {
+    pub(crate) fn new(address: String, era: Arc<Era>) -> Self {
+        let tally = Mutex::default();
+        Self {
+            address,
+            era,
+            tally,
+        }
+    }
+
+    fn tally(&self) -> MutexGuard<'_, Tally> {
+        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What was counted so far.
+    pub(crate) fn so_far(&self) -> Tally {
+        self.tally().clone()
+    }
+}
+
+/// Traffic that flows until it is told to stop.
+#[derive(Debug)]
+pub(crate) struct Traffic {
+    /// Lanekeeper's gateway, and plain Envoy.
+    sites: Arc<[Site; 2]>,
+    stop: Arc<AtomicBool>,
+    workers: Vec<JoinHandle<()>>,
+}
+
+impl Traffic {
+    /// `rate` requests a second of `users` users, to each of two sites.
+    pub(crate) fn start(sites: [Site; 2], users: usize, rate: f64) -> Self {
+        let sites = Arc::new(sites);
+        let stop = Arc::new(AtomicBool::new(false));
+        let workers = WORKERS.min(users);
+        let pause = Duration::from_secs_f64(workers as f64 / rate);
+        let workers = (0..workers).map(|worker| {
+            // A user belongs to one worker, so that nobody's requests overtake each other.
+            let users = (worker..users).step_by(workers).map(User::new).collect();
+            let (sites, stop) = (Arc::clone(&sites), Arc::clone(&stop));
+            thread::spawn(move || drive(users, &sites, pause, &stop))
+        });
+        let workers = workers.collect();
+        Self {
+            sites,
+            stop,
+            workers,
+        }
+    }
+
+    /// Lanekeeper's gateway, and plain Envoy.
+    pub(crate) fn sites(&self) -> &[Site; 2] {
+        &self.sites
+    }
+
+    /// Lets requests that are under way finish, and ends.
+    pub(crate) fn stop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        for worker in self.workers.drain(..) {
+            // A worker that panicked has said so.
+            let _ = worker.join();
+        }
+    }
+}
+
+impl Drop for Traffic {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn drive(mut users: Vec<User>, sites: &[Site; 2], pause: Duration, stop: &AtomicBool) {
+    let mut connections = [None, None];
+    let mut next = Instant::now() + pause.mul_f64(fastrand::f64());
+    while !stop.load(Ordering::SeqCst) {
+        let now = Instant::now();
+        if let Some(early) = next.checked_duration_since(now) {
+            thread::sleep(early);
+        }
+        // Who cannot keep the pace does not make up for it later.
+        next = next.max(now) + pause;
+        let user = fastrand::usize(..users.len());
+        users[user].visit(sites, &mut connections);
+    }
+}
+
+/// Somebody who comes again and again.
+struct User {
+    number: usize,
+    /// Half of the users are logged in; the others are known by their cookies, one jar for each
+    /// site.
+    jars: Option<[Jar; 2]>,
+}
+
+impl User {
+    fn new(number: usize) -> Self {
+        let jars = (number % 2 == 1).then(Default::default);
+        Self { number, jars }
+    }
+
+    /// Sends one request to both sites.
+    fn visit(&mut self, sites: &[Site; 2], connections: &mut [Option<Client>; 2]) {
+        let request = if fastrand::usize(..PAGES) == 0 {
+            Request::get("/sms")
+        } else {
+            let sms = MESSAGES[fastrand::usize(..MESSAGES.len())];
+            let body = json!({ "sms": sms }).to_string();
+            Request::post("/sms", body).header("content-type", "application/json")
+        };
+        let request = request.header("host", HOST);
+        for (index, (site, connection)) in sites.iter().zip(connections).enumerate() {
+            let mut jar = self.jars.as_mut().map(|jars| &mut jars[index]);
+            let request = match &jar {
+                None => request
+                    .clone()
+                    .header("x-user", format!("user-{}", self.number)),
+                Some(jar) => match jar.header() {
+                    Some(cookies) => request.clone().header("cookie", cookies),
+                    None => request.clone(),
+                },
+            };
+            let sent = site.era.now();
+            let answer = send(&site.address, connection, &request);
+            let answered = site.era.now();
+            if let (Ok(answer), Some(jar)) = (&answer, &mut jar) {
+                for cookie in answer.headers.all("set-cookie") {
+                    jar.keep(&String::from_utf8_lossy(cookie));
+                }
+            }
+            let answer = answer.and_then(|answer| served_by(&answer));
+            site.tally().count(Visit {
+                user: self.number,
+                sent,
+                answered,
+                answer,
+            });
+        }
+    }
+}
+
+fn send(
+    address: &str,
+    connection: &mut Option<Client>,
+    request: &Request,
+) -> Result<Response, String> {
+    let explain = |error: anyhow::Error| format!("{error:#}");
+    let mut client = match connection.take() {
+        Some(client) => client,
+        None => Client::connect(address).map_err(explain)?,
+    };
+    let response = client.send(request).map_err(explain)?;
+    // What failed is not used again.
+    *connection = Some(client);
+    Ok(response)
+}
+
+fn served_by(response: &Response) -> Result<Tiers, String> {
+    if response.status != 200 {
+        let body: String = response.text().chars().take(200).collect();
+        return Err(format!("status {}: {body}", response.status));
+    }
+    let header = response.headers.all("x-served-by").join(&b", "[..]);
+    let text = String::from_utf8_lossy(&header);
+    Tiers::parse(&text).ok_or_else(|| format!("x-served-by: {text:?}: no tiers with versions"))
+}
+
+/// The cookies of a browser that only knows one site.
+#[derive(Debug, Default)]
+struct Jar(BTreeMap<String, String>);
+
+impl Jar {
+    /// Does what a Set-Cookie header asks for.
+    fn keep(&mut self, set_cookie: &str) {
+        let mut parts = set_cookie.split(';');
+        let Some((name, value)) = parts.next().and_then(|pair| pair.split_once('=')) else {
+            return;
+        };
+        let name = name.trim().to_owned();
+        let over = parts
+            .filter_map(|part| part.split_once('='))
+            .any(|(attribute, value)| {
+                let age = attribute.trim().eq_ignore_ascii_case("max-age");
+                age && value
+                    .trim()
+                    .parse::<i64>()
+                    .is_ok_and(|seconds| seconds <= 0)
+            });
+        if over {
+            self.0.remove(&name);
+        } else {
+            self.0.insert(name, value.trim().to_owned());
+        }
+    }
+
+    /// The Cookie header of the next request.
+    fn header(&self) -> Option<String> {
+        let pairs = self.0.iter().map(|(name, value)| format!("{name}={value}"));
+        let pairs: Vec<_> = pairs.collect();
+        (!pairs.is_empty()).then(|| pairs.join("; "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_jar_keeps_replaces_and_drops_cookies() {
+        let mut jar = Jar::default();
+        assert_eq!(jar.header(), None);
+        jar.keep("visitor=12ab; Path=/; Max-Age=2592000; SameSite=Lax; HttpOnly");
+        jar.keep("app-version=stable.0.20833; Path=/");
+        jar.keep("app-version=canary.0.20834; Path=/");
+        jar.keep("nonsense");
+        let both = "app-version=canary.0.20834; visitor=12ab";
+        assert_eq!(jar.header().as_deref(), Some(both));
+        jar.keep("app-version=; max-age=0");
+        assert_eq!(jar.header().as_deref(), Some("visitor=12ab"));
+    }
+
+    #[test]
+    fn half_of_the_users_are_logged_in() {
+        let users: Vec<_> = (0..10).map(User::new).collect();
+        assert_eq!(users.iter().filter(|user| user.jars.is_some()).count(), 5);
+    }
+}

@@ -1,0 +1,326 @@
+//! The steps of the suite, in their order.
+
+use std::ffi::OsString;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::{build, envoy};
+
+use super::{Outcome, Step};
+
+/// The step that is only taken when it is asked for.
+pub(super) const MATRIX: &str = "envoys";
+
+pub(super) const STEPS: [Step; 8] = [
+    Step {
+        name: "setup",
+        about: "the Rust targets, Node.js and pip",
+        run: setup,
+    },
+    Step {
+        name: "fmt",
+        about: "cargo fmt --check",
+        run: fmt,
+    },
+    Step {
+        name: "clippy",
+        about: "clippy for all packages, and for the filter as wasm",
+        run: clippy,
+    },
+    Step {
+        name: "build",
+        about: "the filter and the services, as they are released",
+        run: build_all,
+    },
+    Step {
+        name: "test",
+        about: "cargo test for all packages",
+        run: test,
+    },
+    Step {
+        name: "wasm32",
+        about: "the policy's tests compiled to wasm, on Node.js",
+        run: wasm32,
+    },
+    Step {
+        name: MATRIX,
+        about: "the promises on every supported Envoy (--envoy-matrix)",
+        run: envoys,
+    },
+    Step {
+        name: "demo",
+        about: "a short demo, in which every user must keep the version",
+        run: demo,
+    },
+];
+
+fn setup() -> Result<Outcome> {
+    for target in [build::WASM_TARGET, POLICY_TARGET] {
+        build::ensure_target(target)?;
+    }
+    let mut missing = Vec::new();
+    for (program, args, package) in [
+        ("node", &["--version"][..], "nodejs"),
+        ("python3", &["-m", "pip", "--version"][..], "python3-pip"),
+    ] {
+        let there = works(program, args) || (install(package)? && works(program, args));
+        if !there {
+            missing.push(package);
+        }
+    }
+    if missing.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    let packages = missing.join(" ");
+    skip(format!(
+        "missing packages; on Debian: sudo apt-get install {packages}"
+    ))
+}
+
+/// Installs a Debian package, where that needs no password; `false` where it cannot be done.
+fn install(package: &str) -> Result<bool> {
+    if !works("apt-get", &["--version"]) {
+        return Ok(false);
+    }
+    let id = Command::new("id")
+        .arg("-u")
+        .output()
+        .context("cannot run id")?;
+    let root = id.stdout.trim_ascii() == b"0";
+    if !root && !works("sudo", &["-n", "true"]) {
+        return Ok(false);
+    }
+    let apt = |args: &[&str]| {
+        let mut command = if root {
+            Command::new("env")
+        } else {
+            Command::new("sudo")
+        };
+        command
+            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"])
+            .args(args);
+        say_and_run(&mut command)
+    };
+    let add: &[&str] = &["install", "--no-install-recommends", package];
+    Ok(apt(add)
+        .or_else(|_| apt(&["update"]).and_then(|()| apt(add)))
+        .is_ok())
+}
+
+fn fmt() -> Result<Outcome> {
+    passes(cargo(&["fmt", "--check"]))
+}
+
+fn clippy() -> Result<Outcome> {
+    say_and_run(&mut cargo(&[
+        "clippy",
+        "--workspace",
+        "--all-targets",
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))?;
+    let target = build::WASM_TARGET;
+    passes(cargo(&[
+        "clippy",
+        "--package=lanekeeper-filter",
+        "--target",
+        target,
+        "--locked",
+        "--",
+        "-D",
+        "warnings",
+    ]))
+}
+
+fn build_all() -> Result<Outcome> {
+    say_and_run(&mut build::filter_command())?;
+    passes(build::service_command(build::SERVICES[0]))
+}
+
+fn test() -> Result<Outcome> {
+    passes(cargo(&["test", "--workspace", "--locked"]))
+}
+
+const POLICY_TARGET: &str = "wasm32-unknown-unknown";
+
+/// The filter runs the policy in 32 bits: so do these tests.
+fn wasm32() -> Result<Outcome> {
+    if !works("node", &["--version"]) {
+        return skip("there is no Node.js (program `node`)".to_owned());
+    }
+    let lock = fs::read_to_string(build::workspace().join("Cargo.lock")).context("Cargo.lock")?;
+    let version =
+        locked_version(&lock, "wasm-bindgen").context("Cargo.lock has no wasm-bindgen")?;
+    let root = build::target_dir()
+        .join("tools")
+        .join(format!("wasm-bindgen-{version}"));
+    let runner = root.join("bin/wasm-bindgen-test-runner");
+    if !runner.is_file() {
+        // Runner and library speak a protocol that changes with every version.
+        let install = |lock: &[&str]| {
+            let mut install = cargo(&["install", "wasm-bindgen-cli", "--version", version]);
+            install.arg("--root").arg(&root).args(lock);
+            say_and_run(&mut install)
+        };
+        // Its lock file may name versions of other crates that are gone.
+        if let Err(error) = install(&["--locked"]).or_else(|_| install(&[])) {
+            if crate_is_gone("wasm-bindgen-cli", version)? {
+                let reason = format!("crates.io no longer has wasm-bindgen-cli {version}");
+                return Ok(Outcome::Skipped {
+                    reason,
+                    excused: true,
+                });
+            }
+            return Err(error);
+        }
+    }
+    let mut tests = cargo(&[
+        "test",
+        "--package=lanekeeper-policy",
+        "--lib",
+        "--tests",
+        "--locked",
+    ]);
+    tests.args(["--target", POLICY_TARGET]);
+    tests.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUNNER", runner);
+    passes(tests)
+}
+
+fn envoys() -> Result<Outcome> {
+    let mut failed = Vec::new();
+    let mut gone = Vec::new();
+    for version in envoy::SUPPORTED {
+        match envoy::version(version) {
+            Ok(_) => {}
+            Err(error) if wheel_is_gone(&format!("{error:#}")) => {
+                gone.push(version);
+                continue;
+            }
+            Err(error) => return Err(error),
+        }
+        println!("--- Envoy {version}");
+        let mut tests = cargo(&["test", "--package=promises", "--locked"]);
+        tests.env("ENVOY_VERSION", version);
+        if let Err(error) = say_and_run(&mut tests) {
+            println!("{error:#}");
+            failed.push(version);
+        }
+    }
+    ensure!(
+        failed.is_empty(),
+        "promises are broken on Envoy {}",
+        failed.join(", ")
+    );
+    if gone.is_empty() {
+        return Ok(Outcome::Passed);
+    }
+    let reason = format!("PyPI no longer has Envoy {}", gone.join(", "));
+    Ok(Outcome::Skipped {
+        reason,
+        excused: true,
+    })
+}
+
+fn demo() -> Result<Outcome> {
+    // Through cargo: this program may have been built anew since it was started.
+    let mut demo = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
+    demo.args([
+        "demo",
+        "--for",
+        "20s",
+        "--quiet",
+        "--port",
+        "0",
+        "--admin-port",
+        "0",
+    ]);
+    passes(demo)
+}
+
+fn cargo(args: &[&str]) -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.args(args).current_dir(build::workspace());
+    command
+}
+
+fn skip(reason: String) -> Result<Outcome> {
+    Ok(Outcome::Skipped {
+        reason,
+        excused: false,
+    })
+}
+
+fn passes(mut command: Command) -> Result<Outcome> {
+    say_and_run(&mut command).map(|()| Outcome::Passed)
+}
+
+/// Runs a command whose output is for the reader.
+fn say_and_run(command: &mut Command) -> Result<()> {
+    let program = Path::new(command.get_program()).file_name();
+    let words = program.into_iter().chain(command.get_args());
+    let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+    let line = words.join(" ");
+    println!("$ {line}");
+    let status = command
+        .status()
+        .with_context(|| format!("cannot run {line}"))?;
+    match status.success() {
+        true => Ok(()),
+        false => bail!("{line} ({status})"),
+    }
+}
+
+/// Whether a program is there and does what is asked of it.
+fn works(program: &str, args: &[&str]) -> bool {
+    Command::new(program)
+        .args(args)
+        .output()
+        .is_ok_and(|output| output.status.success())
+}
+
+/// Whether crates.io answers, and has no such version: no reason to find fault with a change.
+fn crate_is_gone(name: &str, version: &str) -> Result<bool> {
+    let output = cargo(&["info", "--color=never", &format!("{name}@{version}")]).output()?;
+    Ok(String::from_utf8_lossy(&output.stderr).contains("could not find"))
+}
+
+/// Whether pip had an answer, and there is no such version. An empty list is how it reports a
+/// broken network.
+fn wheel_is_gone(error: &str) -> bool {
+    error.contains("(from versions: ") && !error.contains("(from versions: none)")
+}
+
+/// The version of a package in the text of a Cargo.lock.
+fn locked_version<'a>(lock: &'a str, package: &str) -> Option<&'a str> {
+    let name = format!("name = \"{package}\"");
+    let mut lines = lock.lines().skip_while(|line| *line != name);
+    lines
+        .nth(1)?
+        .strip_prefix("version = \"")?
+        .strip_suffix('"')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_lock_file_says_which_version() {
+        let lock = "[[package]]\nname = \"a-b\"\nversion = \"1.0.0\"\n\n\
+                    [[package]]\nname = \"a\"\nversion = \"2.0.0\"\nsource = \"x\"\n";
+        assert_eq!(locked_version(lock, "a"), Some("2.0.0"));
+        assert_eq!(locked_version(lock, "b"), None);
+    }
+
+    #[test]
+    fn a_broken_network_is_no_missing_version() {
+        assert!(wheel_is_gone("(from versions: 1.38.3, 1.39.3)"));
+        assert!(!wheel_is_gone("(from versions: none)"));
+        assert!(!wheel_is_gone("THESE PACKAGES DO NOT MATCH THE HASHES"));
+    }
+}
