@@ -4,7 +4,7 @@
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-use promises::{Gateway, policy};
+use promises::{Gateway, policy, version_of};
 use serde_json::json;
 
 /// Identities of all kinds that a header can carry.
@@ -33,6 +33,7 @@ fn envoy_and_the_command_line_never_disagree() {
     for (user, version) in users().iter().zip(by_command) {
         let (_, echo) = gateway.get(&[("host", "sms-checker.local"), ("x-user", user)]);
         assert_eq!(echo.upstream, version, "{user}");
+        assert_eq!(echo.upstream, version_of(user), "{user}");
     }
 }
 

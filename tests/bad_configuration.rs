@@ -148,6 +148,36 @@ fn plugins_of_one_envoy_do_not_take_each_others_policy() {
     );
 }
 
+/// As Envoy does with a configuration that it still holds when it is pushed again.
+#[test]
+fn a_refused_configuration_that_comes_back_unnoticed_leaves_the_last_good_policy_in_force() {
+    let world = World::new();
+    let module = Module::filter().expect("the filter");
+    let vm = Vm::start(&module, &world, VmOptions::default()).expect("a VM");
+    configure(&vm, &policy(json!({})).to_string());
+    let refused = configure(&vm, &faulty());
+    let new = policy(json!({ "versions": promises::versions(100, 0, "live") }));
+    configure(&vm, &new.to_string());
+    let hash = world.metric("plugin.=.gateway;.lanekeeper_config_hash");
+
+    let user = user_of("canary");
+    let stream = refused
+        .request(request(&[("x-user", &user)]))
+        .expect("no trap");
+    assert_eq!(
+        stream.request_headers().get("x-app-version"),
+        Some("stable")
+    );
+    assert_eq!(
+        world.metric("plugin.=.gateway;.lanekeeper_config_hash"),
+        hash
+    );
+    assert_eq!(
+        world.metric("plugin.=.gateway;.lanekeeper_config_rejected"),
+        Some(1)
+    );
+}
+
 #[test]
 fn requests_under_way_finish_under_the_policy_they_began_with() {
     let world = World::new();
@@ -193,4 +223,58 @@ fn a_secret_comes_from_the_environment_and_its_absence_is_a_fault() {
     assert_eq!(version(env(), "s3cret"), (Some("canary".to_owned()), None));
     assert_eq!(version(env(), "wrong"), (Some("stable".to_owned()), None));
     assert_eq!(version(vec![], "").0, None);
+
+    // Gone since: the override is closed, and users keep their versions.
+    let world = World::new();
+    let with = VmOptions {
+        env: env(),
+        ..Default::default()
+    };
+    configure(&Vm::start(&module, &world, with).expect("a VM"), &policy);
+    let later = Vm::start(&module, &world, VmOptions::default()).expect("a VM");
+    let plugin = configure(&later, &policy);
+    assert_eq!(
+        world.metric("plugin.=.gateway;.lanekeeper_config_rejected"),
+        Some(1)
+    );
+    let user = user_of("canary");
+    let stream = plugin
+        .request(request(&[("x-user", &user)]))
+        .expect("no trap");
+    assert_eq!(
+        stream.request_headers().get("x-app-version"),
+        Some("canary")
+    );
+    let user = user_of("stable");
+    let asked = [
+        ("x-user", &*user),
+        ("x-experiment", "canary"),
+        ("x-key", "s3cret"),
+    ];
+    let stream = plugin.request(request(&asked)).expect("no trap");
+    assert_eq!(
+        stream.request_headers().get("x-app-version"),
+        Some("stable")
+    );
+}
+
+#[test]
+fn a_worker_that_lags_behind_throws_no_other_back() {
+    let world = World::new();
+    let module = Module::filter().expect("the filter");
+    let start = || Vm::start(&module, &world, VmOptions::default()).expect("a VM");
+    let (fast, slow) = (start(), start());
+    let old = policy(json!({})).to_string();
+    let new = policy(json!({ "versions": promises::versions(100, 0, "live") })).to_string();
+    configure(&fast, &old);
+    configure(&fast, &new);
+    configure(&slow, &old);
+    let user = user_of("canary");
+    let stream = configure(&fast, &faulty())
+        .request(request(&[("x-user", &user)]))
+        .expect("no trap");
+    assert_eq!(
+        stream.request_headers().get("x-app-version"),
+        Some("stable")
+    );
 }

@@ -4,8 +4,10 @@ use harness::wasm_host::{Module, Status, Vm, VmOptions, World};
 use promises::{configure, plugin, policy, request, user_of};
 use serde_json::json;
 
-/// Hostcalls of the plugin, and what the ABI allows each of them to answer beside `Ok`.
-const STATUSES: &[(&str, &[Status])] = &[
+/// Hostcalls that may fail in a running Envoy, the failures that its ABI has for them, and the
+/// version that a user of canary then gets. (For others the SDK knows `Ok` only and aborts the VM on
+/// anything else, which Envoy does not answer in the callbacks that use them.)
+const FAILURES: &[(&str, &[Status], Option<&str>)] = &[
     (
         "proxy_get_property",
         &[
@@ -13,54 +15,51 @@ const STATUSES: &[(&str, &[Status])] = &[
             Status::SerializationFailure,
             Status::InternalFailure,
         ],
+        Some("canary"),
     ),
-    ("proxy_get_buffer_bytes", &[Status::NotFound]),
-    ("proxy_get_header_map_value", &[Status::NotFound]),
-    ("proxy_get_shared_data", &[Status::NotFound]),
-    ("proxy_set_shared_data", &[Status::CasMismatch]),
-    ("proxy_record_metric", &[Status::NotFound]),
+    // No configuration to be had is a bad configuration.
+    ("proxy_get_buffer_bytes", &[Status::NotFound], None),
+    (
+        "proxy_set_shared_data",
+        &[Status::CasMismatch],
+        Some("canary"),
+    ),
+    ("proxy_record_metric", &[Status::NotFound], Some("canary")),
     (
         "proxy_increment_metric",
         &[Status::NotFound, Status::BadArgument],
+        Some("canary"),
     ),
 ];
 
 #[test]
-fn every_failure_that_the_abi_allows_leaves_traffic_running() {
-    for (hostcall, statuses) in STATUSES {
+fn traffic_runs_while_hostcalls_fail_and_is_as_before_once_they_heal() {
+    let module = Module::filter().expect("the filter");
+    for (hostcall, statuses, expected) in FAILURES {
         for status in *statuses {
             let world = World::new();
-            let module = Module::filter().expect("the filter");
             let vm = Vm::start(&module, &world, VmOptions::default()).expect("a VM");
-            // While it is configured, and while requests run.
-            world.fail(hostcall, *status);
-            let plugin = configure(&vm, &policy(json!({})).to_string());
-            let send = || {
-                let stream = plugin
-                    .request(request(&[("x-user", &user_of("canary"))]))
-                    .unwrap_or_else(|trap| panic!("{hostcall} {status:?}: {trap}"));
+            let version = || {
+                let fails = format!("{hostcall} {status:?}");
+                let plugin = configure(&vm, &policy(json!({})).to_string());
+                let request = request(&[("x-user", &user_of("canary"))]);
+                let stream = plugin.request(request).expect(&fails);
                 let version = stream
                     .request_headers()
                     .get("x-app-version")
                     .map(str::to_owned);
-                stream
-                    .respond([(":status", "200"), ("cache-control", "public")])
-                    .unwrap_or_else(|trap| panic!("{hostcall} {status:?}: {trap}"));
-                stream
-                    .finish()
-                    .unwrap_or_else(|trap| panic!("{hostcall} {status:?}: {trap}"));
+                let response = [(":status", "200"), ("cache-control", "public")];
+                stream.respond(response).expect(&fails);
+                stream.finish().expect(&fails);
                 version
             };
-            send();
-            // And once it heals, everything is as it should be.
+            world.fail(hostcall, *status);
+            assert_eq!(version().as_deref(), *expected, "{hostcall} {status:?}");
             world.fail(hostcall, Status::Ok);
-            let plugin = configure(&vm, &policy(json!({})).to_string());
-            let stream = plugin
-                .request(request(&[("x-user", &user_of("canary"))]))
-                .expect("no trap");
             assert_eq!(
-                stream.request_headers().get("x-app-version"),
-                Some("canary")
+                version().as_deref(),
+                Some("canary"),
+                "{hostcall} {status:?}"
             );
         }
     }

@@ -83,12 +83,14 @@ fn hostile_requests_get_ordinary_answers_from_envoy() {
             assert_eq!(echo.upstream, "stable", "{shown}");
         }
     }
+    // And the gateway is as it was, in every worker.
+    for _ in 0..20 {
+        assert_eq!(
+            gateway.get(&[("x-user", &user_of("canary"))]).1.upstream,
+            "canary"
+        );
+    }
     assert_eq!(gateway.crashes(), 0);
-    // And the gateway is as it was.
-    assert_eq!(
-        gateway.get(&[("x-user", &user_of("canary"))]).1.upstream,
-        "canary"
-    );
 }
 
 #[test]
@@ -169,16 +171,26 @@ fn a_response_without_its_request_is_left_alone() {
 fn memory_does_not_grow_with_traffic() {
     let world = World::new();
     let plugin = plugin(&world, &policy(json!({})));
+    let attacks = attacks(&user_of("stable"));
     let send = |n: usize| {
+        // Users, newcomers, renewals, attacks.
         let user = format!("user-{n}");
-        let stream = plugin
-            .request(request(&[("x-user", &user)]))
-            .expect("no trap");
+        let mut headers = match n % 4 {
+            0 => request(&[("x-user", &user)]),
+            1 => request(&[]),
+            _ => request(&[("cookie", "visitor=v; app-version=canary.0.1")]),
+        };
+        if n % 4 == 3 {
+            for (name, value) in &attacks[n / 4 % attacks.len()] {
+                headers = headers.with(name, value);
+            }
+        }
+        let stream = plugin.request(headers).expect("no trap");
         stream.respond([(":status", "200")]).expect("no trap");
         stream.finish().expect("no trap");
     };
-    (0..1_000).for_each(send);
+    (0..2_000).for_each(send);
     let before = plugin.vm().memory_size();
-    (1_000..20_000).for_each(send);
+    (2_000..20_000).for_each(send);
     assert_eq!(plugin.vm().memory_size(), before);
 }

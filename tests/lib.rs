@@ -2,13 +2,14 @@
 //! once in a host whose clock, entropy and failures a test controls.
 
 use std::collections::BTreeSet;
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use harness::envoy::{self, Envoy};
 use harness::http::{self, Request, Response};
-use harness::template::render;
+use harness::plugin::Plugin as PluginFile;
+use harness::template;
+use harness::topology::{Parts, Topology};
 use harness::upstream::{Echo, Upstream};
 use harness::wasm_host::{Module, Plugin, PluginOptions, Vm, VmOptions, World};
 use lanekeeper_policy::Policy;
@@ -49,9 +50,10 @@ pub fn versions(stable: u32, canary: u32, state: &str) -> Value {
     ])
 }
 
-/// The version that a user's slot gives under [`rollout`].
+/// The version that a user's slot gives under [`rollout`], by an implementation of others.
 pub fn version_of(user: &str) -> &'static str {
-    match lanekeeper_policy::slot("sms-checker", user.as_bytes()) {
+    let key = format!("sms-checker:{user}");
+    match mur3::murmurhash3_x86_32(key.as_bytes(), 0) % 10_000 {
         0..9_000 => "stable",
         _ => "canary",
     }
@@ -93,49 +95,7 @@ pub struct Gateway {
     pub canary: Upstream,
     address: String,
     plugin: PluginFile,
-}
-
-/// The file from which a running Envoy takes the filter and its policy.
-pub struct PluginFile {
-    dir: tempfile::TempDir,
-    name: String,
-}
-
-impl PluginFile {
-    /// A file for the plugin `name`, with the text of a policy.
-    pub fn new(name: &str, policy: &str) -> Self {
-        let file = Self {
-            dir: tempfile::tempdir().expect("a directory"),
-            name: name.to_owned(),
-        };
-        file.write(policy);
-        file
-    }
-
-    /// Where it is.
-    pub fn path(&self) -> PathBuf {
-        self.dir.path().join("plugin.yaml")
-    }
-
-    /// Replaces the policy, in the way that `envoy/plugin.yaml` explains.
-    pub fn write(&self, policy: &str) {
-        let wasm = harness::build::filter_wasm().expect("the filter");
-        let values = [
-            ("PLUGIN", self.name.as_str()),
-            ("WASM_FILE", wasm.to_str().expect("a path in UTF-8")),
-            ("POLICY", &Value::from(policy).to_string()),
-        ];
-        let text = render(&template("plugin.yaml"), &values).expect("a template");
-        let new = self.dir.path().join("new.yaml");
-        fs::write(&new, text).expect("a file");
-        fs::rename(new, self.path()).expect("a file");
-    }
-}
-
-/// The text of a file in `envoy/`.
-pub fn template(name: &str) -> String {
-    let path = harness::build::workspace().join("envoy").join(name);
-    fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+    _dir: tempfile::TempDir,
 }
 
 impl Gateway {
@@ -148,13 +108,19 @@ impl Gateway {
     pub fn start_with_text(policy: &str) -> Self {
         let stable = Upstream::start("stable").expect("an upstream");
         let canary = Upstream::start("canary").expect("an upstream");
-        let plugin = PluginFile::new("gateway", policy);
-        let bootstrap = render(
-            &template("gateway.yaml"),
+        let dir = tempfile::tempdir().expect("a directory");
+        let filter = harness::build::filter_wasm().expect("the filter");
+        let plugin = PluginFile::new("gateway", dir.path(), &filter);
+        plugin.push(policy).expect("a file");
+        let bootstrap = template::file(
+            "gateway.yaml",
             &[
                 ("LISTEN_HOST", "127.0.0.1"),
                 ("GATEWAY_PORT", "0"),
-                ("PLUGIN_FILE", path(&plugin.path())),
+                (
+                    "PLUGIN_FILE",
+                    plugin.file().to_str().expect("a path in UTF-8"),
+                ),
                 ("APP_STABLE_HOST", "127.0.0.1"),
                 ("APP_STABLE_PORT", &stable.port().to_string()),
                 ("APP_CANARY_HOST", "127.0.0.1"),
@@ -170,6 +136,7 @@ impl Gateway {
             canary,
             address,
             plugin,
+            _dir: dir,
         }
     }
 
@@ -223,7 +190,7 @@ impl Gateway {
             threads.collect::<BTreeSet<_>>().len()
         };
         let before = self.envoy.logs().len();
-        self.plugin.write(text);
+        self.plugin.push(text).expect("a file");
         let deadline = Instant::now() + Duration::from_secs(20);
         // The main thread has a VM of its own.
         while threads_that_log(&self.envoy.logs()[before..]) < WORKERS as usize + 1 {
@@ -246,20 +213,16 @@ impl Gateway {
         metric(&self.envoy, name, labels)
     }
 
-    /// How often a wasm VM crashed, by Envoy's own counters.
+    /// How often a wasm VM crashed: by Envoy's counters of VMs that were started anew, which move
+    /// with the next request of the worker, and by its log.
     pub fn crashes(&self) -> u64 {
         let stats = self.envoy.admin_get("/stats").expect("stats");
-        let counted = stats.lines().filter(|line| line.starts_with("wasm."));
-        let bad = [
-            "vm_reload: ",
-            "vm_reload_backoff: ",
-            "vm_reload_failure: ",
-            "crash",
-        ];
-        counted
-            .filter(|line| bad.iter().any(|name| line.contains(name)))
-            .filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok())
-            .sum()
+        let reloads = stats
+            .lines()
+            .filter(|line| line.starts_with("wasm.gateway.vm_reload"));
+        let reloads = reloads.filter_map(|line| line.rsplit_once(": ")?.1.parse::<u64>().ok());
+        let traps = self.envoy.logs().matches("in-VM backtrace").count() as u64;
+        reloads.sum::<u64>() + traps
     }
 
     /// The running Envoy.
@@ -295,10 +258,6 @@ pub fn metric(envoy: &Envoy, name: &str, labels: &[(&str, &str)]) -> Option<u64>
     })
 }
 
-fn path(path: &Path) -> &str {
-    path.to_str().expect("a path in UTF-8")
-}
-
 /// The compiled filter as the plugin `gateway` of a world.
 pub fn plugin(world: &World, policy: &Value) -> Plugin {
     let module = Module::filter().expect("the filter");
@@ -330,4 +289,66 @@ pub fn request(headers: &[(&str, &str)]) -> harness::wasm_host::Headers {
         (":scheme", "http"),
     ];
     pseudo.iter().chain(headers).copied().collect()
+}
+
+/// The SMS checker behind Lanekeeper, as `cargo xtask demo` runs it, with the policies of
+/// `wasm-plugins/`.
+pub struct SmsChecker {
+    topology: Topology,
+    _dir: tempfile::TempDir,
+}
+
+impl SmsChecker {
+    /// Starts everything.
+    pub fn start() -> Self {
+        let dir = tempfile::tempdir().expect("a directory");
+        let filter = harness::build::filter_wasm().expect("the filter");
+        let [gateway, sidecar] = ["gateway", "sidecar"].map(|role| {
+            let file = format!("wasm-plugins/policies/sms-checker-{role}.yaml");
+            let file = harness::build::workspace().join(file);
+            let (policy, _) = lanekeeper_cli::load(&file, &|_| None).expect("a policy");
+            let plugin = PluginFile::new(role, dir.path(), &filter);
+            plugin.push(&policy.to_string()).expect("a file");
+            plugin
+        });
+        let service = |name| harness::build::service_binary(name).expect("a service");
+        let parts = Parts {
+            envoy: binary(),
+            app_service: service("app-service"),
+            model_service: service("model-service"),
+            dir: dir.path().to_owned(),
+        };
+        let topology = Topology::start(&parts, 0, 0, gateway.file(), sidecar.file());
+        Self {
+            topology: topology.expect("all parts start"),
+            _dir: dir,
+        }
+    }
+
+    /// `127.0.0.1:port` of the gateway.
+    pub fn gateway(&self) -> String {
+        self.topology.gateway().expect("a listener")
+    }
+
+    /// `127.0.0.1:port` of the inbound listener of a version's sidecar.
+    pub fn sidecar(&self, version: &str) -> String {
+        let index = usize::from(version == "canary");
+        self.topology.sidecars()[index]
+            .address("inbound")
+            .expect("a listener")
+    }
+
+    /// Requests that reached a sidecar of another version than they were meant for.
+    pub fn mismatches(&self) -> u64 {
+        let pairs = [("stable", "canary"), ("canary", "stable")];
+        let sidecars = self.topology.sidecars().iter();
+        sidecars
+            .flat_map(|envoy| {
+                pairs.map(|(expected, actual)| {
+                    let labels = [("expected", expected), ("actual", actual)];
+                    metric(envoy, "lanekeeper_mismatch_total", &labels).unwrap_or_default()
+                })
+            })
+            .sum()
+    }
 }

@@ -7,6 +7,15 @@ use harness::http::{Client, Request};
 use promises::{Gateway, policy, user_of, versions};
 use serde_json::json;
 
+/// Ends the clients, also when a push fails: else the test would never end.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn pushes_under_load_fail_no_request_and_flip_nobody_who_has_a_cookie() {
     let gateway = Gateway::start(&policy(json!({})));
@@ -34,13 +43,14 @@ fn pushes_under_load_fail_no_request_and_flip_nobody_who_has_a_cookie() {
                 })
             })
             .collect();
+        let stop = Stop(&done);
         for canary in [20, 50, 80, 10] {
             gateway.push(&policy(
                 json!({ "versions": versions(100 - canary, canary, "live") }),
             ));
             gateway.push_refused("{}");
         }
-        done.store(true, Ordering::Relaxed);
+        drop(stop);
         clients
             .into_iter()
             .map(|client| client.join().expect("no failure"))

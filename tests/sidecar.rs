@@ -1,7 +1,7 @@
 //! In a sidecar: what leaves the pod carries the pod's version, what comes in is checked.
 
 use harness::wasm_host::World;
-use promises::{plugin, request};
+use promises::plugin;
 use serde_json::{Value, json};
 
 const INBOUND: i64 = 1;
@@ -97,26 +97,4 @@ fn a_pod_without_a_usable_version_label_neither_stamps_nor_counts_and_says_so() 
             Some(1)
         );
     }
-}
-
-#[test]
-fn one_policy_may_serve_gateways_and_sidecars() {
-    let mut both = policy();
-    both["rollouts"] =
-        promises::policy(json!({ "hosts": ["sms-checker.local"] }))["rollouts"].clone();
-    let world = pod("canary", OUTBOUND);
-    let plugin = plugin(&world, &both);
-    let stream = plugin.request(to("model-service", None)).expect("no trap");
-    assert_eq!(
-        stream.request_headers().get("x-app-version"),
-        Some("canary")
-    );
-    let user = promises::user_of("stable");
-    let stream = plugin
-        .request(request(&[("x-user", &user)]))
-        .expect("no trap");
-    assert_eq!(
-        stream.request_headers().get("x-app-version"),
-        Some("stable")
-    );
 }

@@ -1,9 +1,11 @@
 //! The host: every hostcall of the plugin is made here, and every failure of one ends here.
 //!
-//! Bytes only: a header or property may hold anything. A call that fails is worth a counter, never
-//! a request, so each function answers with what "nothing there" means to its caller. (The SDK
-//! turns the statuses that the ABI allows for a call into errors; a status outside of these aborts
-//! the VM inside the SDK. Envoy gives none for the calls below in the callbacks that make them.)
+//! Bytes only: a header or property may hold anything. What fails is answered with what "nothing
+//! there" means to the caller: a failed call must not cost a request.
+//!
+//! The SDK hands on the statuses that Envoy gives for a call and aborts the VM on any other. The
+//! calls below are made only in callbacks in which Envoy has what they ask for: request headers are
+//! touched in the request's callback, response headers in the response's.
 
 use std::time::UNIX_EPOCH;
 
@@ -13,14 +15,6 @@ pub(crate) use proxy_wasm::types::{LogLevel, MapType, MetricType};
 
 /// Header fields in order.
 pub(crate) type Fields = Vec<(String, Vec<u8>)>;
-
-/// The direction of the listener that a request came in by.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Direction {
-    Inbound,
-    Outbound,
-    Unspecified,
-}
 
 /// The `pluginConfig`, as JSON.
 pub(crate) fn plugin_configuration() -> Vec<u8> {
@@ -43,16 +37,10 @@ pub(crate) fn pod_version() -> Option<Vec<u8>> {
     property(&["xds", "node", "metadata", "LABELS", "version"])
 }
 
-/// The direction of the listener (Envoy attribute `xds.listener_direction`).
-pub(crate) fn direction() -> Direction {
-    let number = property(&["xds", "listener_direction"])
-        .and_then(|value| value.first_chunk::<8>().copied())
-        .map(i64::from_le_bytes);
-    match number {
-        Some(1) => Direction::Inbound,
-        Some(2) => Direction::Outbound,
-        _ => Direction::Unspecified,
-    }
+/// Whether the request came in by an inbound listener (Envoy attribute `xds.listener_direction`).
+pub(crate) fn is_inbound() -> bool {
+    const INBOUND: [u8; 8] = 1i64.to_le_bytes();
+    property(&["xds", "listener_direction"]).is_some_and(|direction| direction == INBOUND)
 }
 
 fn property(path: &[&str]) -> Option<Vec<u8>> {
@@ -89,18 +77,18 @@ pub(crate) fn has_header(map: MapType, name: &str) -> bool {
 }
 
 /// Makes `value` the only value of a header.
-pub(crate) fn set_header(map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
-    hostcalls::set_map_value_bytes(map, name, Some(value))
+pub(crate) fn set_header(map: MapType, name: &str, value: &[u8]) {
+    let _ = hostcalls::set_map_value_bytes(map, name, Some(value));
 }
 
 /// Adds a header beside those of the same name.
-pub(crate) fn add_header(map: MapType, name: &str, value: &[u8]) -> Result<(), Status> {
-    hostcalls::add_map_value_bytes(map, name, value)
+pub(crate) fn add_header(map: MapType, name: &str, value: &[u8]) {
+    let _ = hostcalls::add_map_value_bytes(map, name, value);
 }
 
 /// Removes all values of a header.
-pub(crate) fn remove_header(map: MapType, name: &str) -> Result<(), Status> {
-    hostcalls::remove_map_value(map, name)
+pub(crate) fn remove_header(map: MapType, name: &str) {
+    let _ = hostcalls::remove_map_value(map, name);
 }
 
 /// A value that all workers of this Envoy share.

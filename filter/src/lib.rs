@@ -8,6 +8,7 @@
 )]
 
 mod host;
+mod last_good;
 mod metrics;
 mod plugin;
 mod request;

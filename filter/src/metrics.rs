@@ -1,6 +1,9 @@
 //! What the plugin counts. Labels are part of the name, as Istio does it: `label.=.value;.`, which
 //! the `stats_tags` of the bootstrap take out again. Every label is bounded by the policy.
 
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+
 use lanekeeper_policy::{Assignment, OTHER, Policy, Source};
 
 use crate::host::{self, MetricType};
@@ -10,8 +13,6 @@ use crate::host::{self, MetricType};
 pub(crate) enum Error {
     /// No entropy for a visitor id.
     Entropy,
-    /// A hostcall failed.
-    Host,
     /// The pod has no `version` label, or one that is no version name.
     PodVersion,
 }
@@ -26,7 +27,6 @@ pub(crate) struct Metrics {
     /// By the version that was meant.
     mismatches: Vec<(String, Option<u32>)>,
     entropy_errors: Option<u32>,
-    host_errors: Option<u32>,
     pod_version_errors: Option<u32>,
 }
 
@@ -77,7 +77,6 @@ impl Metrics {
                 .collect(),
             mismatches: mismatches.unwrap_or_default(),
             entropy_errors: error("entropy"),
-            host_errors: error("host"),
             pod_version_errors: error("pod_version"),
         }
     }
@@ -111,14 +110,24 @@ impl Metrics {
     pub(crate) fn error(&self, error: Error) {
         host::increment(match error {
             Error::Entropy => self.entropy_errors,
-            Error::Host => self.host_errors,
             Error::PodVersion => self.pod_version_errors,
         });
     }
 }
 
-/// Says which configuration of a plugin is in force, and whether it is the one that was pushed.
+thread_local! {
+    /// What this VM said last of each plugin.
+    static SAID: RefCell<BTreeMap<String, (bool, u32)>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// Says which policy of a plugin is in force, and whether the one that was pushed was refused. Asked
+/// with every request, as a configuration may come back without notice; says only what is new.
 pub(crate) fn configured(plugin: &str, rejected: bool, hash: u32) {
+    let now = (rejected, hash);
+    if SAID.with_borrow(|said| said.get(plugin) == Some(&now)) {
+        return;
+    }
+    SAID.with_borrow_mut(|said| said.insert(plugin.to_owned(), now));
     let labels = labels(&[("plugin", plugin)]);
     let gauge = |name: &str| host::define_metric(MetricType::Gauge, &format!("{labels}{name}"));
     host::record(gauge("lanekeeper_config_rejected"), rejected.into());

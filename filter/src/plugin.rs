@@ -7,6 +7,7 @@ use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
 use crate::host::{self, LogLevel};
+use crate::last_good;
 use crate::metrics::{self, Error, Metrics};
 use crate::request::RequestContext;
 
@@ -19,31 +20,48 @@ pub(crate) struct InForce {
     pub(crate) pod_version: Option<String>,
 }
 
-/// The root context.
-#[derive(Default)]
-pub(crate) struct Plugin {
-    in_force: Option<Rc<InForce>>,
-}
-
-impl Plugin {
-    fn put_in_force(&mut self, policy: Policy) {
+impl InForce {
+    fn new(policy: Policy) -> Rc<Self> {
         let pod_version = host::pod_version()
             .and_then(|version| String::from_utf8(version).ok())
             .filter(|version| is_version_name(version));
-        let in_force = InForce {
-            metrics: Metrics::define(&policy, pod_version.as_deref()),
-            policy,
-            pod_version,
-        };
-        if in_force.policy.sidecar().is_some() && in_force.pod_version.is_none() {
-            in_force.metrics.error(Error::PodVersion);
+        let metrics = Metrics::define(&policy, pod_version.as_deref());
+        if policy.sidecar().is_some() && pod_version.is_none() {
+            metrics.error(Error::PodVersion);
             host::log(
                 LogLevel::Error,
                 "lanekeeper: sidecar: the pod has no `version` label that is a DNS-1123 label: \
                  its requests are neither stamped nor checked",
             );
         }
-        self.in_force = Some(Rc::new(in_force));
+        Rc::new(Self {
+            policy,
+            metrics,
+            pod_version,
+        })
+    }
+}
+
+/// The root context: one configuration of a plugin.
+///
+/// Envoy hands requests to an older configuration, too: on connections that drain, and when a
+/// configuration is pushed again while it still has requests; then without configuring it anew.
+#[derive(Default)]
+pub(crate) struct Plugin {
+    name: String,
+    /// What was pushed; `None` where it was refused.
+    pushed: Option<Rc<InForce>>,
+}
+
+impl Plugin {
+    /// What decides on the next request.
+    fn in_force(&self) -> Rc<InForce> {
+        let in_force = match &self.pushed {
+            Some(pushed) => Rc::clone(pushed),
+            None => last_good::in_force(&self.name, InForce::new),
+        };
+        metrics::configured(&self.name, self.pushed.is_none(), in_force.policy.hash());
+        in_force
     }
 }
 
@@ -51,45 +69,35 @@ impl Context for Plugin {}
 
 impl RootContext for Plugin {
     /// Never refuses: Envoy would answer every request with 500, on a new pod for good. A bad
-    /// configuration leaves the last good one of this plugin in force, in this Envoy: it is kept
-    /// where other workers and later VMs find it.
+    /// configuration leaves the last good one of this plugin in force.
     fn on_configure(&mut self, _size: usize) -> bool {
-        let name = host::plugin_name();
-        let key = format!("lanekeeper/1/policy/{name}");
-        let pushed = host::plugin_configuration();
-        let (policy, rejected) = match Policy::from_json(&pushed, &host::env) {
+        self.name = host::plugin_name();
+        let text = host::plugin_configuration();
+        let refused = match Policy::from_json(&text, &host::env) {
             Ok(policy) => {
-                if host::set_shared(&key, &pushed).is_err() {
-                    host::log(
-                        LogLevel::Warn,
-                        "lanekeeper: the policy cannot be kept for later",
-                    );
-                }
-                (policy, false)
+                let pushed = InForce::new(policy);
+                last_good::keep(&self.name, &text, &pushed);
+                self.pushed = Some(pushed);
+                None
             }
             Err(faults) => {
-                let last_good =
-                    host::shared(&key).and_then(|kept| Policy::from_json(&kept, &host::env).ok());
-                let instead = match &last_good {
-                    Some(_) => "the last good one stays in force",
-                    None => "requests pass to the baseline",
-                };
-                host::log(
-                    LogLevel::Error,
-                    &format!(
-                        "lanekeeper: the policy of plugin {name} is refused, {instead}:\n{faults}"
-                    ),
-                );
-                (last_good.unwrap_or_else(Policy::pass_through), true)
+                self.pushed = None;
+                Some(faults)
             }
         };
-        let hash = policy.hash();
-        self.put_in_force(policy);
-        metrics::configured(&name, rejected, hash);
-        host::log(
-            LogLevel::Info,
-            &format!("lanekeeper: plugin {name}: policy {hash} is in force"),
-        );
+        let hash = self.in_force().policy.hash();
+        let name = &self.name;
+        if let Some(faults) = refused {
+            let instead = match hash {
+                0 => "requests pass to the baseline",
+                _ => "the last good one stays in force",
+            };
+            let message =
+                format!("lanekeeper: the policy of plugin {name} is refused, {instead}:\n{faults}");
+            host::log(LogLevel::Error, &message);
+        }
+        let message = format!("lanekeeper: plugin {name}: policy {hash} is in force");
+        host::log(LogLevel::Info, &message);
         true
     }
 
@@ -98,6 +106,6 @@ impl RootContext for Plugin {
     }
 
     fn create_http_context(&self, _context_id: u32) -> Option<Box<dyn HttpContext>> {
-        Some(Box::new(RequestContext::new(self.in_force.clone())))
+        Some(Box::new(RequestContext::new(self.in_force())))
     }
 }

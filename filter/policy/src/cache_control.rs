@@ -4,7 +4,8 @@
 pub const SHARED_CACHE_HEADERS: [&str; 2] = ["cdn-cache-control", "surrogate-control"];
 
 /// The Cache-Control of a response that only its own user may keep: `public` and `s-maxage` go,
-/// `private` comes, everything else stays. A response that must not be stored at all stays so.
+/// `private` comes, everything else stays. A response that must not be stored at all stays so, and
+/// one whose header nobody can read is not stored either.
 ///
 /// ```
 /// use lanekeeper_policy::private_cache_control;
@@ -14,9 +15,12 @@ pub const SHARED_CACHE_HEADERS: [&str; 2] = ["cdn-cache-control", "surrogate-con
 /// assert_eq!(private_cache_control(&[]), b"private");
 /// ```
 pub fn private_cache_control(values: &[&[u8]]) -> Vec<u8> {
-    let kept: Vec<&[u8]> = values
+    let Some(directives) = directives(&values.join(b",".as_slice())) else {
+        return b"no-store".to_vec();
+    };
+    let kept: Vec<&[u8]> = directives
         .iter()
-        .flat_map(|value| directives(value))
+        .map(Vec::as_slice)
         .filter(|directive| !directive.is_empty())
         .filter(|directive| {
             let name = directive.split(|b| *b == b'=').next().unwrap_or_default();
@@ -39,23 +43,23 @@ pub fn private_cache_control(values: &[&[u8]]) -> Vec<u8> {
     value
 }
 
-/// Splits at commas outside quoted strings.
-fn directives(value: &[u8]) -> impl Iterator<Item = &[u8]> {
+/// The parts between commas, quoted strings kept whole; `None` if a quote has no end.
+fn directives(value: &[u8]) -> Option<Vec<Vec<u8>>> {
     let mut quoted = false;
     let mut escaped = false;
-    value
-        .split(move |b| {
-            if escaped {
-                escaped = false;
-            } else {
-                match b {
-                    b'"' => quoted = !quoted,
-                    b'\\' => escaped = quoted,
-                    b',' => return !quoted,
-                    _ => {}
-                }
+    let parts = value.split(|b| {
+        if escaped {
+            escaped = false;
+        } else {
+            match b {
+                b'"' => quoted = !quoted,
+                b'\\' => escaped = quoted,
+                b',' => return !quoted,
+                _ => {}
             }
-            false
-        })
-        .map(<[u8]>::trim_ascii)
+        }
+        false
+    });
+    let parts = parts.map(|part| part.trim_ascii().to_vec()).collect();
+    (!quoted).then_some(parts)
 }

@@ -7,6 +7,9 @@ use crate::policy::{Identity, IdentitySource, Policy, Rollout};
 use crate::slot::slot;
 use crate::{VERSION_HEADER, path};
 
+/// Headers beside the version header that only the filter may set.
+const FILTER_HEADERS: [&str; 2] = ["x-shadow", "x-rollout-bucket"];
+
 /// An identity is at most this long.
 const MAX_IDENTITY: usize = 256;
 
@@ -112,30 +115,25 @@ impl Policy {
     /// Decides on a request at the gateway.
     pub fn decide(&self, request: Request<'_>, entropy: Entropy<'_>) -> Decision<'_> {
         let headers = request.headers;
-        let remove = self
-            .only_ours()
-            .iter()
-            .map(String::as_str)
-            .filter(|name| headers.contains(name))
-            .collect();
+        let present = |name: &&str| headers.contains(name);
+        let mut remove: Vec<&str> = FILTER_HEADERS.into_iter().filter(present).collect();
         let target = headers.first(":path").unwrap_or_default();
         let path = path::normalise(target);
         let found = self.find(headers.first(":authority").unwrap_or_default(), &path);
         let Some((index, rollout)) =
             found.and_then(|index| Some((index, self.rollouts().get(index)?)))
         else {
-            let mut decision = Decision {
+            remove.extend(Some(VERSION_HEADER).filter(present));
+            return Decision {
                 outcome: Outcome::Unmatched,
                 version: None,
                 remove,
                 response: ResponsePlan::default(),
             };
-            if headers.contains(VERSION_HEADER) {
-                decision.remove.push(VERSION_HEADER);
-            }
-            return decision;
         };
-        if is_preflight(headers) || rollout.exempt.iter().any(|p| path::is_below(&path, p)) {
+        // A secret is for us, not for those behind us.
+        remove.extend(rollout.secret_header().filter(present));
+        if is_preflight(headers) || rollout.exempts(&path) {
             return Decision {
                 outcome: Outcome::Exempt,
                 version: rollout.version_name(rollout.baseline),
@@ -159,6 +157,27 @@ impl Policy {
 impl Rollout {
     fn version_name(&self, version: usize) -> Option<&str> {
         self.versions.get(version).map(|version| version.name())
+    }
+
+    fn secret_header(&self) -> Option<&str> {
+        let secret = self.override_by.as_ref()?.secret.as_ref()?;
+        Some(&secret.header)
+    }
+
+    /// Whether a path is exempt. One that another server may read as another path is not: where
+    /// `%2f` is a slash, `/health/..%2fsms` is `/sms`.
+    fn exempts(&self, path: &[u8]) -> bool {
+        let ambiguous = path.contains(&b'\\')
+            || path.windows(3).any(|triplet| {
+                [b"%2f", b"%5c"]
+                    .iter()
+                    .any(|t| triplet.eq_ignore_ascii_case(*t))
+            });
+        !ambiguous
+            && self
+                .exempt
+                .iter()
+                .any(|prefix| path::is_below(path, prefix))
     }
 
     /// The assignment of a request, and the cookies that tell the client of it.
@@ -235,16 +254,21 @@ impl Rollout {
         (assignment, cookies)
     }
 
-    /// The first source that names the user.
+    /// The first source that names the user. A header, or a cookie that is trusted, must be present
+    /// exactly once: of two, nobody can say which one others go by. Of several visitor cookies the
+    /// first counts: a browser may have one of another scope that we cannot replace, and always
+    /// sends them in the same order (RFC 6265, 5.4); to mint anew each time would heal nothing.
     fn identify<'a>(&self, headers: Headers<'a>) -> Option<(&Identity, &'a [u8])> {
+        let usable = |value: &&[u8]| (1..=MAX_IDENTITY).contains(&value.len());
         self.identity.iter().find_map(|identity| {
             let value = match &identity.source {
-                IdentitySource::Header(name) => headers.once(name),
-                IdentitySource::Cookie(name) => cookie::once(headers, name),
-            }?;
-            (1..=MAX_IDENTITY)
-                .contains(&value.len())
-                .then_some((identity, value))
+                IdentitySource::Header(name) => headers.once(name).filter(usable),
+                IdentitySource::Cookie(name) if identity.trusted => {
+                    cookie::once(headers, name).filter(usable)
+                }
+                IdentitySource::Cookie(name) => cookie::values(headers, name).find(usable),
+            };
+            Some((identity, value?))
         })
     }
 
@@ -272,13 +296,14 @@ impl Rollout {
         known.then_some(version)
     }
 
-    /// The first version cookie that counts. There may be several: a browser sends one for the host
-    /// and one for its domain.
+    /// The version cookie that counts. There may be several: a browser sends one for the host and
+    /// one for its domain. The one that was issued last says what we last said; of equals, the first.
     fn version_cookie<'a>(&self, headers: Headers<'a>) -> Option<(usize, VersionCookie<'a>)> {
         cookie::values(headers, &self.cookie_name)
             .filter_map(VersionCookie::parse)
             .filter(|cookie| cookie.epoch == self.epoch)
-            .find_map(|cookie| Some((self.serving(cookie.version.as_bytes())?, cookie)))
+            .filter_map(|cookie| Some((self.serving(cookie.version.as_bytes())?, cookie)))
+            .reduce(|last, next| if next.1.day > last.1.day { next } else { last })
     }
 
     fn brought_along(&self, headers: Headers<'_>) -> Option<usize> {

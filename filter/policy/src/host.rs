@@ -8,7 +8,7 @@ pub(crate) enum HostPattern {
     /// `*.suffix`: every host below a domain, not the domain itself. Holds `.suffix`.
     Suffix(String),
     /// `name.*`: a service under any of its cluster names: `name`, `name.namespace`,
-    /// `name.namespace.svc.cluster.local`. Holds `name`.
+    /// `name.namespace.svc`, `name.namespace.svc.cluster.local`. Holds `name`.
     Service(String),
     /// `*`: every host.
     Any,
@@ -43,9 +43,16 @@ impl HostPattern {
                 .and_then(|rest| host.get(rest..))
                 .is_some_and(|end| end.eq_ignore_ascii_case(suffix.as_bytes())),
             Self::Service(name) => {
-                host.get(..name.len())
-                    .is_some_and(|start| start.eq_ignore_ascii_case(name.as_bytes()))
-                    && matches!(host.get(name.len()), None | Some(b'.'))
+                let Some((start, rest)) = host.split_at_checked(name.len()) else {
+                    return false;
+                };
+                let mut labels = rest.split(|b| *b == b'.');
+                // Before the first dot there must be nothing, after the second one `svc`.
+                start.eq_ignore_ascii_case(name.as_bytes())
+                    && labels.next() == Some(b"")
+                    && labels
+                        .nth(1)
+                        .is_none_or(|label| label.eq_ignore_ascii_case(b"svc"))
             }
             Self::Any => true,
         }

@@ -1,7 +1,5 @@
 //! A compiled policy.
 
-use std::collections::BTreeSet;
-
 use serde_json::Value;
 
 use crate::config::compile;
@@ -19,7 +17,6 @@ pub struct Policy {
     rollouts: Vec<Rollout>,
     routes: Vec<Route>,
     sidecar: Option<Sidecar>,
-    only_ours: BTreeSet<String>,
     hash: u32,
 }
 
@@ -61,6 +58,7 @@ pub struct Version {
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) source: IdentitySource,
+    pub(crate) trusted: bool,
     pub(crate) mint: bool,
 }
 
@@ -171,20 +169,10 @@ impl Policy {
         routes: Vec<Route>,
         sidecar: Option<Sidecar>,
     ) -> Self {
-        let secrets = rollouts
-            .iter()
-            .filter_map(|rollout| rollout.override_by.as_ref()?.secret.as_ref())
-            .map(|secret| secret.header.as_str());
-        let only_ours = ["x-shadow", "x-rollout-bucket"]
-            .into_iter()
-            .chain(secrets)
-            .map(str::to_owned)
-            .collect();
         Self {
             rollouts,
             routes,
             sidecar,
-            only_ours,
             hash: 0,
         }
     }
@@ -208,11 +196,6 @@ impl Policy {
     pub fn rollout_of(&self, authority: &[u8], target: &[u8]) -> Option<&Rollout> {
         let index = self.find(authority, &path::normalise(target))?;
         self.rollouts.get(index)
-    }
-
-    /// Headers beside the version header that a client may not hand on.
-    pub(crate) fn only_ours(&self) -> &BTreeSet<String> {
-        &self.only_ours
     }
 
     /// The rollout of a request, as its index: the best host first, then the longest path prefix

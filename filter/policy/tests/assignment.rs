@@ -47,10 +47,38 @@ fn an_identity_counts_only_when_present_once_with_1_to_256_bytes() {
     assert_eq!(slot_of(&[("x-user", &long)]), minted);
     assert_eq!(slot_of(&[("x-user", "")]), minted);
     assert_eq!(slot_of(&[("x-user", "a"), ("x-user", "b")]), minted);
-    assert_eq!(slot_of(&[("cookie", "visitor=a; visitor=b")]), minted);
     // The next source of the list is asked.
     let next = Some(murmur_slot("sms-checker", b"v"));
     assert_eq!(slot_of(&[("x-user", &long), ("cookie", "visitor=v")]), next);
+}
+
+#[test]
+fn of_several_visitor_cookies_the_first_usable_one_names_the_visitor_for_good() {
+    // The other one may be of a scope that we cannot replace: minting would never end.
+    let policy = policy(json!({ "stickiness": "identity" }));
+    let long = "x".repeat(257);
+    let first = Some(murmur_slot("sms-checker", b"theirs"));
+    for cookies in [
+        "visitor=theirs; visitor=ours".to_owned(),
+        "visitor=; visitor=theirs; visitor=ours".to_owned(),
+        format!("visitor={long}; visitor=theirs"),
+    ] {
+        let request = get(&[("cookie", &cookies)]);
+        let decision = decide(&policy, &request);
+        assert_eq!(assignment(&decision).slot, first, "{cookies}");
+        assert!(!assignment(&decision).minted);
+    }
+}
+
+#[test]
+fn of_several_trusted_cookies_none_counts() {
+    let policy = policy(json!({
+        "identity": [{ "cookie": "session", "trusted": true }, { "cookie": "visitor" }],
+    }));
+    let slot_of = |cookies: &str| assignment(&decide(&policy, &get(&[("cookie", cookies)]))).slot;
+    let of = |identity: &[u8]| Some(murmur_slot("sms-checker", identity));
+    assert_eq!(slot_of("session=s; visitor=v"), of(b"s"));
+    assert_eq!(slot_of("session=s; session=t; visitor=v"), of(b"v"));
 }
 
 #[test]
@@ -214,13 +242,25 @@ fn entropy_is_drawn_only_to_mint() {
 
 #[test]
 fn a_visitor_keeps_the_version_that_the_minted_id_stands_for() {
-    let policy = policy(json!({}));
-    let first = decide(&policy, &get(&[])).version.map(str::to_owned);
-    let cookie = format!("visitor={MINTED}");
-    let second = decide(&policy, &get(&[("cookie", &cookie)]))
-        .version
-        .map(str::to_owned);
-    assert_eq!(first, second);
+    let policy = policy(json!({ "stickiness": "identity" }));
+    // An id in canary's slots: the baseline would be an answer for the wrong reason.
+    let id =
+        (0..).find(|n: &u128| murmur_slot("sms-checker", format!("{n:032x}").as_bytes()) >= 9_000);
+    let id = id.expect("there is one");
+    let first = get(&[]);
+    let request = Request {
+        headers: Headers::new(&first),
+        now: NOON,
+    };
+    let decision = policy.decide(request, &mut || Some(id.to_be_bytes()));
+    assert_eq!(decision.version, Some("canary"));
+    assert_eq!(assignment(&decision).source, Source::Slot);
+    assert!(assignment(&decision).minted);
+    let cookie = format!("visitor={id:032x}");
+    assert_eq!(
+        assigned(&policy, &[("cookie", &cookie)]),
+        is("canary", Source::Slot)
+    );
 }
 
 #[test]
@@ -362,6 +402,10 @@ fn preflights_and_exempt_paths_get_the_baseline_and_nothing_else() {
         request("GET", "sms-checker.local", "/assets/../sms", &[]),
         request("GET", "sms-checker.local", "/assets/%2e%2e/sms", &[]),
         request("GET", "sms-checker.local", "/sms?/assets/", &[]),
+        // What a server behind may take for /sms.
+        request("GET", "sms-checker.local", "/assets/..%2fsms", &[]),
+        request("GET", "sms-checker.local", "/assets/..%5Csms", &[]),
+        request("GET", "sms-checker.local", "/assets/..\\sms", &[]),
     ];
     for request in &counted {
         assert!(

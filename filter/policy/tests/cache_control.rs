@@ -35,6 +35,8 @@ fn responses_become_private_and_keep_what_browsers_need() {
             "ext=\"a, public, \\\", s-maxage=1\", private",
         ),
         (&[",,;public,"], ";public, private"),
+        // Nobody can say where the quote ends.
+        (&["max-age=1, ext=\"a", "public"], "no-store"),
     ] {
         assert_eq!(rewritten(upstream), expected, "{upstream:?}");
     }

@@ -38,6 +38,7 @@ fn all_faults_come_at_once_in_the_order_of_the_document() {
         "sidecar": { "serves": "everything", "stamp": "model" },
         "quota": [],
     }));
+    // The weights cannot be added up, but there is a baseline, and names are used once.
     let paths: Vec<_> = faults
         .iter()
         .filter_map(|fault| fault.split(": ").next())
@@ -141,6 +142,34 @@ fn a_fault_says_where_what_and_what_is_allowed() {
             r#"rollouts[0].cookie.domain: "other.local": a domain that every host of the rollout belongs to (browsers drop the cookie on sms-checker.local)"#,
         ),
         (
+            json!({ "hosts": ["name.*"] }),
+            r#"rollouts[0].hosts[0]: "name.*": a host name, *.suffix or * (name.* is for sidecars)"#,
+        ),
+        (
+            json!({ "hosts": ["a.b", "a.b"] }),
+            "rollouts[0].hosts: a.b /: hosts and paths that are listed once",
+        ),
+        (
+            json!({ "exempt": ["/"] }),
+            r#"rollouts[0].exempt[0]: "/": a path below /"#,
+        ),
+        (
+            json!({ "stickiness": "identity", "onMissing": "baseline" }),
+            r#"rollouts[0].onMissing: "baseline": split (stickiness identity assigns by slot alone)"#,
+        ),
+        (
+            json!({ "cookie": { "name": "__Host-v" } }),
+            r#"rollouts[0].cookie.name: "__Host-v": a name without the prefixes __Host- and __Secure-"#,
+        ),
+        (
+            json!({ "identity": [{ "cookie": "__Secure-v" }] }),
+            r#"rollouts[0].identity[0].cookie: "__Secure-v": a name without the prefixes"#,
+        ),
+        (
+            json!({ "override": { "header": "x-user" } }),
+            r#"rollouts[0].override.header: "x-user": another header than that of identity[0].header"#,
+        ),
+        (
             json!({ "versions": null }),
             "rollouts[0].versions: null: a list",
         ),
@@ -148,6 +177,39 @@ fn a_fault_says_where_what_and_what_is_allowed() {
         let found = one(changes);
         assert!(found.starts_with(fault), "{found}\n{fault}");
     }
+}
+
+#[test]
+fn a_fault_hides_no_other() {
+    let found = with(json!({
+        "versionss": [],
+        "epoch": -1,
+        "versions": [
+            { "name": "Stable", "weight": 90, "colour": "red" },
+            { "name": "canary", "weight": 20, "state": "drainin" },
+            { "name": "canary", "weight": 0 },
+        ],
+    }));
+    let paths: Vec<_> = found
+        .iter()
+        .filter_map(|fault| fault.split(": ").next())
+        .collect();
+    assert_eq!(
+        paths,
+        [
+            "rollouts[0].versionss",
+            "rollouts[0].versions[0].colour",
+            "rollouts[0].versions[0].name",
+            "rollouts[0].versions[1].state",
+            "rollouts[0].epoch",
+            "rollouts[0].versions[2].name",
+            "rollouts[0].versions",
+            "rollouts[0].versions",
+        ],
+        "{found:#?}"
+    );
+    assert!(found[6].contains("exactly one version with baseline: true"));
+    assert!(found[7].contains("weights that add up to 110.00"));
 }
 
 #[test]
@@ -227,6 +289,10 @@ fn versions_must_add_up() {
 fn a_version_that_is_not_live_needs_no_weight_and_may_keep_it() {
     for (stable, canary) in [
         (
+            json!({ "slots": ["0-9999"] }),
+            json!({ "slots": ["9000-9999", 42], "state": "off" }),
+        ),
+        (
             json!({ "weight": 90 }),
             json!({ "weight": 10, "state": "off" }),
         ),
@@ -285,6 +351,24 @@ fn rollouts_of_one_name_must_not_put_a_user_into_two_versions() {
 }
 
 #[test]
+fn rollouts_of_one_name_that_both_split_must_know_a_user_by_the_same() {
+    let by_cookie = |more: Value| {
+        let mut other = rollout_with(json!({
+            "hosts": ["api.sms-checker.local"],
+            "identity": [{ "cookie": "visitor" }],
+        }));
+        other
+            .as_object_mut()
+            .expect("an object")
+            .extend(more.as_object().expect("an object").clone());
+        faults(json!({ "rollouts": [rollout(), other] })).concat()
+    };
+    assert!(by_cookie(json!({})).starts_with("rollouts[1].identity: different: "));
+    assert_eq!(by_cookie(json!({ "clientHeader": "accept" })), "");
+    assert_eq!(by_cookie(json!({ "onMissing": "baseline" })), "");
+}
+
+#[test]
 fn two_rollouts_cannot_have_the_same_host_and_path() {
     let other = rollout_with(json!({ "name": "other" }));
     let found = faults(json!({ "rollouts": [rollout(), other] }));
@@ -295,10 +379,10 @@ fn two_rollouts_cannot_have_the_same_host_and_path() {
 
 #[test]
 fn a_policy_that_says_nothing_is_a_fault() {
-    assert_eq!(
-        faults(json!({})),
-        ["policy: {}: at least one of rollouts and sidecar"]
-    );
+    let either = "either rollouts, for a gateway, or sidecar, for the sidecar of a pod";
+    assert_eq!(faults(json!({})), [format!("policy: neither: {either}")]);
+    let both = json!({ "rollouts": [rollout()], "sidecar": { "serves": "own" } });
+    assert_eq!(faults(both), [format!("policy: both: {either}")]);
     assert!(faults(json!([]))[0].starts_with("policy: []: an object with the fields rollouts"));
     assert!(faults(json!(null))[0].starts_with("policy: null: an object"));
 }

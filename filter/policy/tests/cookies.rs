@@ -194,8 +194,9 @@ fn cookies_are_found_wherever_the_client_puts_them() {
         "a=b;app-version=canary.0.20454;c",
         " ; ;=; app-version = canary.0.20454 ;",
         "app-version=\"canary.0.20454\"",
-        // One for the host and one for the domain: the first that counts.
+        // One for the host and one for the domain: of equally old ones, the first that counts.
         "app-version=nonsense; app-version=canary.0.20454; app-version=stable.0.20454",
+        "app-version=stable.0.20453; app-version=canary.0.20454; app-version=stable",
         "xapp-version=stable; App-Version=stable; app-version=canary.0.20454",
     ] {
         let headers = [("x-user", &*user), ("cookie", cookie)];
@@ -207,6 +208,17 @@ fn cookies_are_found_wherever_the_client_puts_them() {
         ("cookie", "app-version=canary"),
     ];
     assert_eq!(assigned(&policy, &two_headers).0, "canary");
+}
+
+#[test]
+fn an_old_cookie_of_another_scope_neither_wins_nor_causes_renewals() {
+    let old = TODAY - 20;
+    let cookies = format!("visitor=v; app-version=stable.0.{old}; app-version=canary.0.{TODAY}");
+    assert_eq!(
+        assigned(&policy(json!({})), &[("cookie", &cookies)]).0,
+        "canary"
+    );
+    assert!(set_cookies(json!({}), &[("cookie", &cookies)]).is_empty());
 }
 
 #[test]

@@ -67,15 +67,3 @@ fn only_a_request_for_another_version_is_a_mismatch() {
     assert_eq!(mismatch(&[("x-app-version", "canary")]), None);
     assert_eq!(mismatch(&[]), None);
 }
-
-#[test]
-fn versions_of_rollouts_in_the_same_policy_are_known() {
-    let policy = compile(json!({ "rollouts": [rollout()], "sidecar": { "serves": "own" } }));
-    let known: Vec<_> = policy
-        .sidecar()
-        .expect("a sidecar")
-        .versions()
-        .iter()
-        .collect();
-    assert_eq!(known, ["canary", "stable"]);
-}

@@ -20,7 +20,7 @@ fn headers_that_only_the_filter_may_set_do_not_pass() {
     let request = get(&spoofed);
     let decision = decide(&policy, &request);
     assert_eq!(decision.version, Some("stable"));
-    assert_eq!(decision.remove, ["x-rollout-bucket", "x-shadow"]);
+    assert_eq!(decision.remove, ["x-shadow", "x-rollout-bucket"]);
 }
 
 #[test]
@@ -84,13 +84,33 @@ fn an_override_may_demand_a_secret_which_is_not_handed_on() {
 }
 
 #[test]
-fn a_secret_that_is_not_there_is_a_fault_and_is_never_shown() {
-    for missing in [None, Some("")] {
-        let faults = with_secret(missing).expect_err("no secret");
-        assert!(
-            faults.starts_with("rollouts[0].override.secret.env: \"KEY\": a variable that is set")
-        );
+fn a_header_that_is_a_secret_of_one_rollout_passes_elsewhere() {
+    let policy = with_secret(Some("s3cret")).expect("a policy");
+    let request = request("GET", "other.local", "/", &[("x-key", "theirs")]);
+    assert!(decide(&policy, &request).remove.is_empty());
+}
+
+#[test]
+fn a_secret_that_no_request_can_carry_is_a_fault_and_none_is_ever_shown() {
+    for useless in [
+        None,
+        Some(""),
+        Some("s3cret\n"),
+        Some(" s3cret"),
+        Some("s3cr\u{e9}t"),
+    ] {
+        let faults = with_secret(useless).expect_err("no secret");
+        let expected = "rollouts[0].override.secret.env: \"KEY\": a variable of the plugin";
+        assert!(faults.starts_with(expected), "{faults}");
+        assert!(!faults.contains("s3cr"), "{faults}");
     }
     let policy = with_secret(Some("s3cret")).expect("a policy");
     assert!(!format!("{policy:?}").contains("s3cret"));
+    // Written where the variable's name belongs.
+    let by = json!({ "header": "x-experiment", "secret": "s3cret" });
+    let faults = faults(json!({ "rollouts": [rollout_with(json!({ "override": by }))] })).concat();
+    assert!(
+        faults.starts_with("rollouts[0].override.secret: a secret: an object"),
+        "{faults}"
+    );
 }

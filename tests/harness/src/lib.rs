@@ -9,6 +9,8 @@
 //! | [`build`] | the compiled filter and the service binaries |
 //! | [`wasm_host`] | the compiled filter under full control: time, entropy, faults (feature `wasm-host`) |
 //! | [`envoy`] | the real Envoy, found or fetched, started and asked by its admin API |
+//! | [`plugin`] | the file from which an Envoy reads the filter and its policy |
+//! | [`topology`] | the SMS checker with gateway, sidecars and services, and the same behind plain Envoy |
 //! | [`process`] | any other program, with its log, killed with its owner |
 //! | [`upstream`] | a server that answers with exactly what it received |
 //! | [`headers`] | headers in order, repeated ones included: the type that all of these share |
@@ -18,9 +20,11 @@ pub mod build;
 pub mod envoy;
 pub mod headers;
 pub mod http;
+pub mod plugin;
 pub mod ports;
 pub mod process;
 pub mod template;
+pub mod topology;
 pub mod upstream;
 #[cfg(feature = "wasm-host")]
 pub mod wasm_host;

@@ -1,8 +1,18 @@
 //! Fills in the templates of `envoy/`.
 
 use std::collections::BTreeSet;
+use std::fs;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
+
+use crate::build;
+
+/// A file of `envoy/`, filled in.
+pub fn file(name: &str, values: &[(&str, &str)]) -> Result<String> {
+    let file = build::workspace().join("envoy").join(name);
+    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
+    render(&text, values).with_context(|| file.display().to_string())
+}
 
 /// `template` with each `{{NAME}}` replaced by the value of that name. Every placeholder must have
 /// a value and every value a placeholder: what is missing in Envoy would only show in traffic.

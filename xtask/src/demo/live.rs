@@ -14,8 +14,8 @@ use lanekeeper_policy::Policy;
 use serde_json::Value;
 
 use super::metrics::Metrics;
-use super::plugin::Plugin;
 use super::tally::Era;
+use harness::plugin::Plugin;
 
 const POLL: Duration = Duration::from_millis(100);
 const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
@@ -144,7 +144,7 @@ impl Follower {
     fn push(&self, document: &Value, hash: u32, stop: &AtomicBool) -> Result<News> {
         let start = Instant::now();
         self.era.advance();
-        let in_force = self.gateway.push(document).and_then(|()| {
+        let in_force = self.gateway.push(&document.to_string()).and_then(|()| {
             self.wait(stop, &format!("take over policy {hash}"), |metrics| {
                 metrics.hash == Some(hash) && !metrics.rejected
             })
@@ -162,7 +162,7 @@ impl Follower {
 
     /// The filter must not trust anybody to have checked a policy: it gets the faulty one, too.
     fn push_faulty(&self, document: &Value, faults: &LoadError, stop: &AtomicBool) -> Result<News> {
-        self.gateway.push(document)?;
+        self.gateway.push(&document.to_string())?;
         self.wait(stop, "refuse the policy", |metrics| metrics.rejected)?;
         Ok(News::Good(format!(
             "the policy is faulty:\n{faults}\nThe gateway refuses it, too: the last good policy stays in force."

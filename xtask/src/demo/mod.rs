@@ -3,10 +3,8 @@
 
 mod live;
 mod metrics;
-mod plugin;
 mod table;
 mod tally;
-mod topology;
 mod traffic;
 
 use std::fs;
@@ -20,14 +18,14 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::build;
+use harness::plugin::Plugin;
 use harness::ports::free_ports;
+use harness::topology::{Parts, Topology};
 
 use live::{Found, Live, News};
 use metrics::Metrics;
-use plugin::Plugin;
 use table::{Screen, View};
 use tally::Era;
-use topology::{Parts, Topology};
 use traffic::{Site, Traffic};
 
 const MOMENT: Duration = Duration::from_millis(100);
@@ -95,10 +93,12 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let mut screen = Screen::new(args.quiet);
     let parts = prepare(args, &mut screen, port)?;
     screen.tell("Starting Envoys and services ...")?;
-    let gateway = Plugin::new("gateway", &parts.dir, &parts.filter);
-    gateway.push(&document)?;
-    let sidecar = Plugin::new("sidecar", &parts.dir, &parts.filter);
-    sidecar.push(&lanekeeper_cli::load(&policy_of("sidecar"), &|_| None)?.0)?;
+    let filter = build::filter_wasm()?;
+    let gateway = Plugin::new("gateway", &parts.dir, &filter);
+    gateway.push(&document.to_string())?;
+    let sidecar = Plugin::new("sidecar", &parts.dir, &filter);
+    let (policy_of_sidecar, _) = lanekeeper_cli::load(&policy_of("sidecar"), &|_| None)?;
+    sidecar.push(&policy_of_sidecar.to_string())?;
     let topology = Topology::start(&parts, port, admin_port, gateway.file(), sidecar.file())?;
     let admin = topology.admin().to_owned();
     ensure!(
@@ -247,7 +247,6 @@ fn prepare(args: &Args, screen: &mut Screen, port: u16) -> Result<Parts> {
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(Parts {
         envoy,
-        filter: build::filter_wasm()?,
         app_service: build::service_binary("app-service")?,
         model_service: build::service_binary("model-service")?,
         dir,

@@ -6,20 +6,29 @@ use std::collections::BTreeMap;
 use serde_json::Value;
 
 use super::document::{
-    Document, IdentityDocument, OnMismatch, OverrideDocument, RolloutDocument, Serves,
-    SidecarDocument, State, Stickiness, VersionDocument,
+    ClientHeader, Document, IdentityDocument, OnMismatch, OnMissing, OverrideDocument,
+    RolloutDocument, Serves, SidecarDocument, Stickiness,
 };
 use super::fault::Faults;
+use super::shares;
+use crate::host::HostPattern;
 use crate::policy::{Identity, IdentitySource, Override, Policy, Rollout, Route, Secret, Version};
 use crate::sidecar::Sidecar;
-use crate::slot::{SLOTS, SlotRange};
 
 /// Looks up environment variables.
 pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
 pub(crate) fn policy(document: Document, env: Environment<'_>, faults: &mut Faults) -> Policy {
-    if document.rollouts.is_empty() && document.sidecar.is_none() && faults.is_empty() {
-        faults.add_text("policy", "{}", "at least one of rollouts and sidecar");
+    // A sidecar believes the version header that the gateway set; a gateway believes nobody's. One
+    // policy for both would have to guess where it is.
+    if document.rollouts.is_empty() == document.sidecar.is_none() && faults.is_empty() {
+        let found = if document.sidecar.is_some() {
+            "both"
+        } else {
+            "neither"
+        };
+        let allowed = "either rollouts, for a gateway, or sidecar, for the sidecar of a pod";
+        faults.add_text("policy", found, allowed);
     }
     same_name_same_versions(&document.rollouts, faults);
     no_route_twice(&document.rollouts, faults);
@@ -43,9 +52,7 @@ pub(crate) fn policy(document: Document, env: Environment<'_>, faults: &mut Faul
     routes.sort_unstable_by_key(|route: &Route| {
         Reverse((route.host.specificity(), route.prefix.len()))
     });
-    let sidecar = document
-        .sidecar
-        .map(|sidecar| self::sidecar(sidecar, &rollouts));
+    let sidecar = document.sidecar.map(sidecar);
     Policy::new(rollouts, routes, sidecar)
 }
 
@@ -66,6 +73,30 @@ fn rollout(
             faults.add_text(&at(field), "[]", "a list of at least one");
         }
     }
+    for (index, host) in document.hosts.iter().enumerate() {
+        if matches!(host, HostPattern::Service(_)) {
+            let allowed = "a host name, *.suffix or * (name.* is for sidecars)";
+            faults.add(
+                &format!("{path}.hosts[{index}]"),
+                Value::from(host.to_string()),
+                allowed,
+            );
+        }
+    }
+    for (index, exempt) in document.exempt.iter().enumerate() {
+        if exempt.0 == "/" {
+            let allowed = "a path below /: else the rollout would have no requests";
+            faults.add(
+                &format!("{path}.exempt[{index}]"),
+                Value::from("/"),
+                allowed,
+            );
+        }
+    }
+    if document.stickiness == Stickiness::Identity && document.on_missing == OnMissing::Baseline {
+        let allowed = "split (stickiness identity assigns by slot alone)";
+        faults.add(&at("onMissing"), Value::from("baseline"), allowed);
+    }
     if let Some(domain) = &document.cookie.domain {
         for host in &document.hosts {
             if !host.within(&domain.0) && faults.none_under(&at("hosts")) {
@@ -80,7 +111,7 @@ fn rollout(
             }
         }
     }
-    let (baseline, ranges) = slots(&document, &at("versions"), faults);
+    let (baseline, ranges) = shares::shares(&document, &at("versions"), faults);
     let versions = document
         .versions
         .iter()
@@ -90,15 +121,8 @@ fn rollout(
         })
         .collect();
     let identity = identity(&document.identity, &at("identity"), faults);
-    if let Some(cookie) = identity.iter().position(|entry| {
-        matches!(&entry.source, IdentitySource::Cookie(name) if *name == document.cookie.name.0)
-    }) {
-        faults.add(
-            &format!("{path}.identity[{cookie}].cookie"),
-            Value::from(document.cookie.name.0.as_str()),
-            "another name than the version cookie's (cookie.name)",
-        );
-    }
+    cookies_we_set(&document, path, faults);
+    different_headers(&document, path, faults);
     Rollout {
         name: document.name.0,
         versions,
@@ -120,139 +144,62 @@ fn rollout(
     }
 }
 
-/// The index of the baseline, and who owns which slots; slots that nobody owns are left out.
-fn slots(
-    rollout: &RolloutDocument,
-    path: &str,
-    faults: &mut Faults,
-) -> (usize, Vec<(SlotRange, usize)>) {
-    let versions = &rollout.versions;
-    let nothing = (0, Vec::new());
-    if versions.is_empty() || !faults.none_under(path) {
-        return nothing;
+/// Whether the cookies that the filter sets can be told apart and will be kept by browsers.
+fn cookies_we_set(rollout: &RolloutDocument, path: &str, faults: &mut Faults) {
+    let ours = &rollout.cookie.name.0;
+    let mut names = vec![(format!("{path}.cookie.name"), ours)];
+    for (index, entry) in rollout.identity.iter().enumerate() {
+        let at = format!("{path}.identity[{index}].cookie");
+        let Some(cookie) = &entry.cookie else {
+            continue;
+        };
+        if cookie.0 == *ours {
+            let allowed = "another name than the version cookie's (cookie.name)";
+            faults.add(&at, Value::from(ours.as_str()), allowed);
+        }
+        if !entry.trusted && entry.mint != Some(false) {
+            names.push((at, &cookie.0));
+        }
     }
-    for (index, version) in versions.iter().enumerate() {
-        if versions
+    for (at, name) in names {
+        let name_in_lower_case = name.to_ascii_lowercase();
+        if name_in_lower_case.starts_with("__host-") || name_in_lower_case.starts_with("__secure-")
+        {
+            let allowed = "a name without the prefixes __Host- and __Secure-, which browsers refuse without https";
+            faults.add(&at, Value::from(name.as_str()), allowed);
+        }
+    }
+}
+
+/// One header cannot be two things: who is asked for a version must not also be who asks.
+fn different_headers(rollout: &RolloutDocument, path: &str, faults: &mut Faults) {
+    let asked = rollout.r#override.as_ref();
+    let secret = asked.and_then(|by| by.secret.as_ref());
+    let mut headers = Vec::new();
+    for (index, entry) in rollout.identity.iter().enumerate() {
+        headers.extend(
+            entry
+                .header
+                .as_ref()
+                .map(|header| (format!("identity[{index}].header"), header)),
+        );
+    }
+    headers.extend(asked.map(|by| ("override.header".to_owned(), &by.header)));
+    headers.extend(secret.map(|secret| ("override.secret.header".to_owned(), &secret.header)));
+    for (index, (field, header)) in headers.iter().enumerate() {
+        let other = headers
             .iter()
             .take(index)
-            .any(|other| other.name == version.name)
-        {
-            let at = format!("{path}[{index}].name");
+            .find(|(_, other)| other == header);
+        if let Some((other, _)) = other.filter(|_| !header.0.is_empty()) {
+            let allowed = format!("another header than that of {other}");
             faults.add(
-                &at,
-                Value::from(version.name.0.as_str()),
-                "a name used only once",
-            );
-        }
-        if version.state == State::Draining && rollout.stickiness == Stickiness::Identity {
-            let at = format!("{path}[{index}].state");
-            faults.add_text(
-                &at,
-                "\"draining\"",
-                "live or off (draining needs stickiness cookie)",
+                &format!("{path}.{field}"),
+                Value::from(header.0.as_str()),
+                allowed,
             );
         }
     }
-    let mut baselines = versions
-        .iter()
-        .enumerate()
-        .filter(|(_, version)| version.baseline);
-    let baseline = match (baselines.next(), baselines.next()) {
-        (Some((index, version)), None) => {
-            if version.state != State::Live {
-                let at = format!("{path}[{index}].state");
-                faults.add_text(
-                    &at,
-                    "a baseline that is not live",
-                    "live (the baseline always is)",
-                );
-            }
-            index
-        }
-        (found, _) => {
-            let many = if found.is_some() { "several" } else { "none" };
-            faults.add_text(path, many, "exactly one version with baseline: true");
-            0
-        }
-    };
-    let ranges = match (
-        versions.iter().any(|version| version.weight.is_some()),
-        versions.iter().any(|version| version.slots.is_some()),
-    ) {
-        (true, true) => {
-            let allowed = "either weights or slots, the same for all versions";
-            faults.add_text(path, "weight and slots", allowed);
-            return nothing;
-        }
-        (_, false) => by_weight(versions, path, faults),
-        (false, true) => by_slots(versions, path, faults),
-    };
-    let live = |(_, version): &(SlotRange, usize)| {
-        versions
-            .get(*version)
-            .is_some_and(|version| version.state == State::Live)
-    };
-    (baseline, ranges.into_iter().filter(live).collect())
-}
-
-/// Deals out slots in the order written. A version that is not live may keep its weight, so that
-/// the others' slots stay where they are.
-fn by_weight(
-    versions: &[VersionDocument],
-    path: &str,
-    faults: &mut Faults,
-) -> Vec<(SlotRange, usize)> {
-    let weight = |version: &VersionDocument| version.weight.map_or(0, |weight| weight.0);
-    let live = |version: &VersionDocument| version.state == State::Live;
-    let all: u32 = versions.iter().map(weight).fold(0, u32::saturating_add);
-    let of_live = versions
-        .iter()
-        .filter(|v| live(v))
-        .map(weight)
-        .fold(0, u32::saturating_add);
-    if all != SLOTS && of_live != SLOTS {
-        let (percent, fraction) = (all / 100, all % 100);
-        let allowed = "weights that add up to 100, of all versions or of those that are live";
-        faults.add_text(
-            path,
-            format!("weights that add up to {percent}.{fraction:02}"),
-            allowed,
-        );
-        return Vec::new();
-    }
-    let mut first = 0;
-    let mut ranges = Vec::new();
-    for (index, version) in versions.iter().enumerate() {
-        let slots = weight(version);
-        if slots == 0 || (all != SLOTS && !live(version)) {
-            continue;
-        }
-        let last = first + slots - 1;
-        ranges.push((SlotRange { first, last }, index));
-        first += slots;
-    }
-    ranges
-}
-
-fn by_slots(
-    versions: &[VersionDocument],
-    path: &str,
-    faults: &mut Faults,
-) -> Vec<(SlotRange, usize)> {
-    let mut ranges: Vec<(SlotRange, usize)> = Vec::new();
-    for (index, version) in versions.iter().enumerate() {
-        for (number, range) in version.slots.iter().flatten().enumerate() {
-            if let Some((other, owner)) = ranges.iter().find(|(other, _)| other.overlaps(range)) {
-                faults.add_text(
-                    &format!("{path}[{index}].slots[{number}]"),
-                    format!("\"{range}\""),
-                    format!("slots that nobody else owns ({other} belongs to versions[{owner}])"),
-                );
-            }
-            ranges.push((*range, index));
-        }
-    }
-    ranges
 }
 
 fn identity(documents: &[IdentityDocument], path: &str, faults: &mut Faults) -> Vec<Identity> {
@@ -288,7 +235,11 @@ fn identity(documents: &[IdentityDocument], path: &str, faults: &mut Faults) -> 
             }
             minting = Some(index);
         }
-        identity.push(Identity { source, mint });
+        identity.push(Identity {
+            source,
+            trusted: entry.trusted,
+            mint,
+        });
     }
     identity
 }
@@ -300,12 +251,18 @@ fn override_by(
     faults: &mut Faults,
 ) -> Override {
     let secret = document.secret.map(|secret| {
-        let value = env(&secret.env.0).filter(|value| !value.is_empty());
+        // A secret that no header can carry would never match.
+        let sendable = |value: &String| {
+            !value.is_empty()
+                && value.trim() == value
+                && value.bytes().all(|b| b == b' ' || b.is_ascii_graphic())
+        };
+        let value = env(&secret.env.0).filter(sendable);
         if value.is_none() && faults.none_under(path) {
             faults.add(
                 &format!("{path}.secret.env"),
                 Value::from(secret.env.0.as_str()),
-                "a variable that is set and not empty in the plugin's environment (vmConfig.env, environment_variables)",
+                "a variable of the plugin (vmConfig.env, environment_variables) that holds visible ASCII, without spaces or a newline at its ends",
             );
         }
         Secret {
@@ -319,19 +276,14 @@ fn override_by(
     }
 }
 
-fn sidecar(document: SidecarDocument, rollouts: &[Rollout]) -> Sidecar {
+fn sidecar(document: SidecarDocument) -> Sidecar {
     let SidecarDocument {
         serves: Serves::Own,
         stamp,
         on_mismatch: OnMismatch::Observe,
         versions,
     } = document;
-    let listed = versions.into_iter().map(|label| label.0);
-    let rolled_out = rollouts
-        .iter()
-        .flat_map(|rollout| &rollout.versions)
-        .map(|version| version.name.clone());
-    let versions = listed.chain(rolled_out).collect();
+    let versions = versions.into_iter().map(|label| label.0).collect();
     Sidecar { stamp, versions }
 }
 
@@ -347,7 +299,12 @@ fn same_name_same_versions(rollouts: &[RolloutDocument], faults: &mut Faults) {
         let Some(other) = rollouts.get(first) else {
             continue;
         };
+        let splits = |rollout: &RolloutDocument| {
+            rollout.on_missing == OnMissing::Split && rollout.client_header == ClientHeader::Ignore
+        };
+        let same_slots = rollout.identity == other.identity || !splits(rollout) || !splits(other);
         let parts = [
+            ("identity", same_slots),
             ("versions", rollout.versions == other.versions),
             ("epoch", rollout.epoch == other.epoch),
             ("stickiness", rollout.stickiness == other.stickiness),
@@ -379,7 +336,11 @@ fn no_route_twice(rollouts: &[RolloutDocument], faults: &mut Faults) {
                     continue;
                 }
                 if let Some(other) = seen.insert((host, &prefix.0), index) {
-                    let allowed = format!("a host and path that rollouts[{other}] does not have");
+                    let allowed = if other == index {
+                        "hosts and paths that are listed once".to_owned()
+                    } else {
+                        format!("a host and path that rollouts[{other}] does not have")
+                    };
                     faults.add_text(&at, format!("{host} {}", prefix.0), allowed);
                 }
             }

@@ -12,7 +12,7 @@ object! {
     pub(crate) struct Document {
         /// Applications under change; they decide which version a request gets.
         rollouts: Vec<RolloutDocument> = Vec::new(),
-        /// What the plugin does in the sidecar of a pod.
+        /// What the plugin does in the sidecar of a pod; in a policy of its own.
         sidecar: Option<SidecarDocument>,
     }
 }
@@ -116,11 +116,11 @@ object! {
     pub(crate) struct SidecarDocument {
         /// What the pod is. `own`: one version, named by its `version` label.
         serves: Serves,
-        /// Hosts whose requests leave with the pod's version: exact names, `*.suffix`, or `name.*` for a service under any of its cluster names.
+        /// Hosts whose requests leave with the pod's version: exact names, `*.suffix`, or `name.*` for a service under any of its cluster names (`name`, `name.namespace`, `name.namespace.svc` and below).
         stamp: Vec<HostPattern> = Vec::new(),
         /// What happens to a request for another version. `observe`: it is counted. Default: `observe`.
         on_mismatch: OnMismatch = OnMismatch::Observe,
-        /// Version names that the mismatch metric may show beside those of the rollouts; others count as `other`.
+        /// Version names that the mismatch metric may show; others count as `other`.
         versions: Vec<Label> = Vec::new(),
     }
 }
@@ -369,7 +369,12 @@ fn duration(text: &str) -> Option<u64> {
 
 impl Read for SlotRange {
     fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
-        value.as_str().and_then(Self::parse).unwrap_or_else(|| {
+        // YAML reads a single slot as a number.
+        let text = match value {
+            Value::Number(slot) => slot.to_string(),
+            value => value.as_str().unwrap_or_default().to_owned(),
+        };
+        Self::parse(&text).unwrap_or_else(|| {
             let allowed =
                 "slots as in 0-8999 or 42: whole numbers from 0 to 9999, the smaller first";
             faults.add(path, value, allowed);
@@ -382,7 +387,12 @@ impl Read for SlotRange {
     }
 
     fn schema() -> Value {
-        json!({ "type": "string", "pattern": "^[0-9]{1,4}(-[0-9]{1,4})?$" })
+        json!({
+            "type": ["string", "integer"],
+            "pattern": "^[0-9]{1,4}(-[0-9]{1,4})?$",
+            "minimum": 0,
+            "maximum": 9999,
+        })
     }
 }
 

@@ -38,6 +38,10 @@ impl Faults {
         value: impl Borrow<Value>,
         allowed: impl Into<String>,
     ) {
+        // Who writes the secret itself instead of its variable's name shall not read it in a log.
+        if path.ends_with(".secret") {
+            return self.add_text(path, "a secret", allowed);
+        }
         let text = value.borrow().to_string();
         let shown = match text.char_indices().nth(SHOWN) {
             Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
@@ -63,7 +67,15 @@ impl Faults {
     /// True where nothing at `path` or below it is wrong: a check over several fields only makes
     /// sense where each of them could be read.
     pub(crate) fn none_under(&self, path: &str) -> bool {
-        !self.0.iter().any(|fault| fault.path.starts_with(path))
+        !self.0.iter().any(|fault| {
+            let below = fault.path.strip_prefix(path);
+            below.is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        })
+    }
+
+    /// True where the value at `path` itself is what it should be, whatever is wrong below it.
+    pub(crate) fn none_at(&self, path: &str) -> bool {
+        !self.0.iter().any(|fault| fault.path == path)
     }
 
     /// True where nothing is wrong.

@@ -4,3 +4,4 @@ pub(crate) mod compile;
 pub(crate) mod document;
 pub(crate) mod fault;
 pub(crate) mod read;
+mod shares;

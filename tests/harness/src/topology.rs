@@ -1,4 +1,5 @@
-//! Everything that runs in the demo, all of it on the loopback address.
+//! The SMS checker behind Lanekeeper, and the same behind plain Envoy: everything that the demo runs,
+//! on the loopback address.
 //!
 //! ```text
 //! gateway ── sidecar stable ── app stable ── sidecar stable ── model stable
@@ -13,13 +14,12 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use harness::build;
-use harness::envoy::{Envoy, Options};
-use harness::http;
-use harness::ports::free_ports;
-use harness::process::Process;
 
-use super::plugin::template;
+use crate::envoy::{Envoy, Options};
+use crate::ports::free_ports;
+use crate::process::Process;
+use crate::template;
+use crate::{build, http};
 
 const HOST: &str = "127.0.0.1";
 const VERSIONS: [&str; 2] = ["stable", "canary"];
@@ -29,18 +29,20 @@ const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is to be run.
 #[derive(Debug)]
-pub(crate) struct Parts {
-    pub(crate) envoy: PathBuf,
-    pub(crate) filter: PathBuf,
-    pub(crate) app_service: PathBuf,
-    pub(crate) model_service: PathBuf,
+pub struct Parts {
+    /// Envoy.
+    pub envoy: PathBuf,
+    /// The app-service.
+    pub app_service: PathBuf,
+    /// The model-service.
+    pub model_service: PathBuf,
     /// Logs and configurations go here.
-    pub(crate) dir: PathBuf,
+    pub dir: PathBuf,
 }
 
 /// Everything that runs. It ends when this is dropped.
 #[derive(Debug)]
-pub(crate) struct Topology {
+pub struct Topology {
     gateway: Envoy,
     plain: Envoy,
     sidecars: Vec<Envoy>,
@@ -50,7 +52,7 @@ pub(crate) struct Topology {
 impl Topology {
     /// Starts everything and waits until it is ready. The ports are the gateway's; the filter is
     /// read from two files, which hold their policies.
-    pub(crate) fn start(
+    pub fn start(
         parts: &Parts,
         port: u16,
         admin_port: u16,
@@ -115,22 +117,27 @@ impl Topology {
     }
 
     /// Where users reach Lanekeeper's gateway, as `host:port`.
-    pub(crate) fn gateway(&self) -> Result<String> {
+    pub fn gateway(&self) -> Result<String> {
         self.gateway.address("gateway")
     }
 
     /// Where users reach plain Envoy.
-    pub(crate) fn plain(&self) -> Result<String> {
+    pub fn plain(&self) -> Result<String> {
         self.plain.address("gateway")
     }
 
+    /// The sidecars of the app-service: stable's and canary's.
+    pub fn sidecars(&self) -> &[Envoy] {
+        &self.sidecars
+    }
+
     /// The admin API of the gateway.
-    pub(crate) fn admin(&self) -> &str {
+    pub fn admin(&self) -> &str {
         self.gateway.admin_address()
     }
 
     /// What to say of the first process that ended by itself; `None` while all run.
-    pub(crate) fn ended(&mut self) -> Result<Option<String>> {
+    pub fn ended(&mut self) -> Result<Option<String>> {
         let envoys = [&mut self.gateway, &mut self.plain]
             .into_iter()
             .chain(&mut self.sidecars);
@@ -201,7 +208,7 @@ impl Parts {
         sidecars: [u16; 2],
     ) -> Result<Envoy> {
         let [stable, canary] = sidecars.map(|port| port.to_string());
-        let bootstrap = template(
+        let bootstrap = template::file(
             "gateway.yaml",
             &[
                 ("LISTEN_HOST", HOST),
@@ -225,7 +232,7 @@ impl Parts {
         models: [u16; 2],
     ) -> Result<Envoy> {
         let [stable, canary] = models.map(|port| port.to_string());
-        let bootstrap = template(
+        let bootstrap = template::file(
             "sidecar.yaml",
             &[
                 ("VERSION", version),
@@ -247,7 +254,7 @@ impl Parts {
     fn plain(&self, apps: [u16; 2], model_port: u16, models: [u16; 2]) -> Result<Envoy> {
         let [app_stable, app_canary] = apps.map(|port| port.to_string());
         let [model_stable, model_canary] = models.map(|port| port.to_string());
-        let bootstrap = template(
+        let bootstrap = template::file(
             "plain.yaml",
             &[
                 ("LISTEN_HOST", HOST),

@@ -2,44 +2,50 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use anyhow::{Context, Result};
-use harness::build;
-use harness::template::render;
 use serde_json::Value;
+
+use crate::template;
 
 /// The filter in one kind of Envoy.
 #[derive(Debug)]
-pub(crate) struct Plugin {
-    name: &'static str,
+pub struct Plugin {
+    name: String,
     file: PathBuf,
     wasm: PathBuf,
+    pushes: AtomicUsize,
 }
 
 impl Plugin {
     /// The plugin `name`, whose file lies in `dir`.
-    pub(crate) fn new(name: &'static str, dir: &Path, wasm: &Path) -> Self {
+    pub fn new(name: &str, dir: &Path, wasm: &Path) -> Self {
         Self {
-            name,
+            name: name.to_owned(),
             file: dir.join(format!("{name}-plugin.yaml")),
             wasm: wasm.to_owned(),
+            pushes: AtomicUsize::new(0),
         }
     }
 
     /// The file that Envoy reads.
-    pub(crate) fn file(&self) -> &Path {
+    pub fn file(&self) -> &Path {
         &self.file
     }
 
-    /// Hands a policy to Envoy, which takes it over at once.
-    pub(crate) fn push(&self, policy: &Value) -> Result<()> {
+    /// Hands the text of a policy to Envoy, which takes it over at once; the filter judges it.
+    pub fn push(&self, policy: &str) -> Result<()> {
+        // Envoy does not configure a filter anew with a text that requests still run under. Space
+        // makes each text another one, for the filter it is the same.
+        let space = " ".repeat(self.pushes.fetch_add(1, Ordering::Relaxed));
         // JSON within YAML within quotes: a text in JSON is one in YAML, too.
-        let policy = serde_json::to_string(&policy.to_string())?;
+        let policy = Value::from(format!("{policy}{space}")).to_string();
         let wasm = self.wasm.display().to_string();
-        let plugin = template(
+        let plugin = template::file(
             "plugin.yaml",
             &[
-                ("PLUGIN", self.name),
+                ("PLUGIN", self.name.as_str()),
                 ("WASM_FILE", &wasm),
                 ("POLICY", &policy),
             ],
@@ -50,11 +56,4 @@ impl Plugin {
             .and_then(|()| fs::rename(&new, &self.file))
             .with_context(|| format!("cannot write {}", self.file.display()))
     }
-}
-
-/// A file of `envoy/` with its placeholders filled in.
-pub(crate) fn template(name: &str, values: &[(&str, &str)]) -> Result<String> {
-    let file = build::workspace().join("envoy").join(name);
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    render(&text, values).with_context(|| file.display().to_string())
 }
