@@ -42,8 +42,8 @@ const WHEELS: [Wheels; 4] = [
     },
 ];
 
-const ALTERNATIVES: &str = "Instead, set ENVOY=/path/to/envoy, install Envoy 1.37 or newer \
-    (https://www.envoyproxy.io/docs/envoy/latest/start/install), or use Docker: `docker compose up`.";
+const ALTERNATIVES: &str = "Instead, set ENVOY=/path/to/envoy, or install Envoy 1.37 or newer, \
+    built with V8, on the PATH (https://www.envoyproxy.io/docs/envoy/latest/start/install).";
 
 /// The Envoy for tests: the one named by the variable `ENVOY`, else the newest
 /// supported one, fetched on first use.
