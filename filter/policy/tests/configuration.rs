@@ -213,6 +213,14 @@ fn a_fault_hides_no_other() {
 }
 
 #[test]
+fn the_api_of_a_page_with_stickiness_identity_may_fall_back_to_the_baseline() {
+    let changes = json!({
+        "stickiness": "identity", "clientHeader": "accept", "onMissing": "baseline",
+    });
+    assert_eq!(with(changes), [""; 0]);
+}
+
+#[test]
 fn a_long_value_is_cut() {
     let fault = one(json!({ "stickiness": "x".repeat(10_000) }));
     assert!(fault.len() < 150, "{fault}");

@@ -93,7 +93,10 @@ fn rollout(
             );
         }
     }
-    if document.stickiness == Stickiness::Identity && document.on_missing == OnMissing::Baseline {
+    if document.stickiness == Stickiness::Identity
+        && document.on_missing == OnMissing::Baseline
+        && document.client_header == ClientHeader::Ignore
+    {
         let allowed = "split (stickiness identity assigns by slot alone)";
         faults.add(&at("onMissing"), Value::from("baseline"), allowed);
     }
