@@ -52,8 +52,20 @@ fn full() -> Value {
             "exempt": ["/health"],
             "cacheControl": "leave",
         }],
-        "sidecar": { "serves": "own", "stamp": ["model.*"], "onMismatch": "observe", "versions": ["a"] },
     })
+}
+
+fn sidecar() -> Value {
+    json!({ "sidecar": { "serves": "own", "stamp": ["model.*"], "onMismatch": "observe", "versions": ["a"] } })
+}
+
+/// A policy with every field, of the kind that has what `pointer` points to.
+fn policy_with(pointer: &str) -> Value {
+    if pointer.starts_with("/sidecar") {
+        sidecar()
+    } else {
+        full()
+    }
 }
 
 fn core_accepts(document: &Value) -> bool {
@@ -63,7 +75,9 @@ fn core_accepts(document: &Value) -> bool {
 #[test]
 fn rejects_what_the_core_rejects_in_form() {
     let schema = schema();
-    assert!(core_accepts(&full()) && schema.is_valid(&full()));
+    for policy in [full(), sidecar()] {
+        assert!(core_accepts(&policy) && schema.is_valid(&policy));
+    }
     let changes = [
         ("/rollouts", json!({})),
         ("/rollouts/0/name", json!(1)),
@@ -91,7 +105,7 @@ fn rejects_what_the_core_rejects_in_form() {
         ("/quota", json!([])),
     ];
     for (pointer, value) in changes {
-        let mut document = full();
+        let mut document = policy_with(pointer);
         let (parent, key) = pointer.rsplit_once('/').unwrap();
         match document.pointer_mut(parent).unwrap() {
             Value::Object(fields) => {
@@ -125,7 +139,7 @@ fn requires_what_the_core_requires() {
         "/rollouts/0/override/secret",
         "/sidecar",
     ] {
-        let keys: Vec<String> = full()
+        let keys: Vec<String> = policy_with(parent)
             .pointer(parent)
             .unwrap()
             .as_object()
@@ -134,7 +148,7 @@ fn requires_what_the_core_requires() {
             .cloned()
             .collect();
         for key in keys {
-            let mut document = full();
+            let mut document = policy_with(parent);
             document
                 .pointer_mut(parent)
                 .unwrap()

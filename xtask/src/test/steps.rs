@@ -142,7 +142,12 @@ fn build_all() -> Result<Outcome> {
 }
 
 fn test() -> Result<Outcome> {
-    passes(cargo(&["test", "--workspace", "--locked"]))
+    passes(cargo(&[
+        "test",
+        "--workspace",
+        "--locked",
+        "--no-fail-fast",
+    ]))
 }
 
 const POLICY_TARGET: &str = "wasm32-unknown-unknown";
