@@ -281,7 +281,7 @@ Try, in another terminal:
   curl -s -o /dev/null -D - {url}/sms | grep -e x-served-by -e set-cookie
 
   # A tester asks for the canary
-  curl -i {url}/sms -H 'x-experiment: canary' -H 'content-type: application/json' -d '{{"sms":"WINNER! Claim your FREE cruise"}}'
+  curl -i {url}/sms -H 'x-experiment: canary' -H 'content-type: application/json' -d '{{"sms":"URGENT! You have won a prize. Call 0800 123 456 now to claim"}}'
 
 Then change {policy}, such as its weights, and save it.
 Ctrl-C ends everything.
