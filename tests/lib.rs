@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use harness::envoy::{self, Envoy};
 use harness::http::{self, Request, Response};
 use harness::plugin::Plugin as PluginFile;
+use harness::process::Process;
 use harness::template;
 use harness::topology::{Parts, Topology};
 use harness::upstream::{Echo, Upstream};
@@ -295,19 +296,28 @@ pub fn request(headers: &[(&str, &str)]) -> harness::wasm_host::Headers {
 /// `wasm-plugins/`.
 pub struct SmsChecker {
     topology: Topology,
-    _dir: tempfile::TempDir,
+    dir: PathBuf,
+}
+
+impl Drop for SmsChecker {
+    fn drop(&mut self) {
+        // The logs of a failure stay.
+        if !std::thread::panicking() {
+            let _ = std::fs::remove_dir_all(&self.dir);
+        }
+    }
 }
 
 impl SmsChecker {
     /// Starts everything.
     pub fn start() -> Self {
-        let dir = tempfile::tempdir().expect("a directory");
+        let dir = Process::scratch_dir("sms-checker").expect("a directory");
         let filter = harness::build::filter_wasm().expect("the filter");
         let [gateway, sidecar] = ["gateway", "sidecar"].map(|role| {
             let file = format!("wasm-plugins/policies/sms-checker-{role}.yaml");
             let file = harness::build::workspace().join(file);
             let (policy, _) = lanekeeper_cli::load(&file, &|_| None).expect("a policy");
-            let plugin = PluginFile::new(role, dir.path(), &filter);
+            let plugin = PluginFile::new(role, &dir, &filter);
             plugin.push(&policy.to_string()).expect("a file");
             plugin
         });
@@ -316,12 +326,12 @@ impl SmsChecker {
             envoy: binary(),
             app_service: service("app-service"),
             model_service: service("model-service"),
-            dir: dir.path().to_owned(),
+            dir: dir.clone(),
         };
         let topology = Topology::start(&parts, 0, 0, gateway.file(), sidecar.file());
         Self {
             topology: topology.expect("all parts start"),
-            _dir: dir,
+            dir,
         }
     }
 

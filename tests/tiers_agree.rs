@@ -83,7 +83,7 @@ fn users_and_visitors_stay_in_one_version_in_both_tiers() {
 }
 
 #[test]
-fn an_override_and_the_page_reach_canary_in_both_tiers() {
+fn an_override_reaches_canary_in_both_tiers_and_a_spoofed_version_in_none() {
     let checker = SmsChecker::start();
     let address = checker.gateway();
     let user = user_of("stable");

