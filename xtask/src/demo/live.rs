@@ -70,14 +70,21 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Follows `file`, whose policy is in force at the gateway.
-    pub(crate) fn follow(file: PathBuf, gateway: Plugin, admin: String, era: Arc<Era>) -> Self {
+    /// Follows `file`, whose policy with the hash `in_force` is in force at the gateway.
+    pub(crate) fn follow(
+        file: PathBuf,
+        in_force: u32,
+        gateway: Plugin,
+        admin: String,
+        era: Arc<Era>,
+    ) -> Self {
         let (sender, news) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let pushed = fs::read(&file).ok();
-        let follower = Follower {
+        let mut follower = Follower {
             file,
+            in_force,
             gateway,
             admin,
             era,
@@ -109,6 +116,8 @@ impl Drop for Live {
 
 struct Follower {
     file: PathBuf,
+    /// The hash of the last good policy.
+    in_force: u32,
     gateway: Plugin,
     admin: String,
     era: Arc<Era>,
@@ -118,7 +127,7 @@ struct Follower {
 impl Follower {
     /// Looks at the contents again and again: unlike notifications of the file system, that works
     /// whether an editor writes the file or replaces it, and on every file system.
-    fn run(&self, mut pushed: Option<Vec<u8>>, stop: &AtomicBool) {
+    fn run(&mut self, mut pushed: Option<Vec<u8>>, stop: &AtomicBool) {
         let mut last = pushed.clone();
         while !stop.load(Ordering::SeqCst) {
             thread::sleep(POLL);
@@ -141,9 +150,13 @@ impl Follower {
         }
     }
 
-    fn push(&self, document: &Value, hash: u32, stop: &AtomicBool) -> Result<News> {
+    fn push(&mut self, document: &Value, hash: u32, stop: &AtomicBool) -> Result<News> {
         let start = Instant::now();
-        self.era.advance();
+        // The same policy once more, such as after a faulty one, explains no change of version.
+        let is_new = hash != self.in_force;
+        if is_new {
+            self.era.advance();
+        }
         let in_force = self.gateway.push(&document.to_string()).and_then(|()| {
             self.wait(stop, &format!("take over policy {hash}"), |metrics| {
                 metrics.hash == Some(hash) && !metrics.rejected
@@ -154,9 +167,12 @@ impl Follower {
             self.file.display(),
             start.elapsed().as_millis()
         );
-        thread::sleep(OTHER_WORKERS);
-        self.era.advance();
+        if is_new {
+            thread::sleep(OTHER_WORKERS);
+            self.era.advance();
+        }
         in_force?;
+        self.in_force = hash;
         Ok(News::Good(news))
     }
 

@@ -120,7 +120,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         }
     };
     let mut demo = Demo {
-        live: Live::follow(policy_file, gateway, admin, era),
+        live: Live::follow(policy_file, policy.hash(), gateway, admin, era),
         traffic,
         topology,
         start: Instant::now(),
