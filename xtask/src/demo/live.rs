@@ -70,9 +70,11 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Follows `file`, whose policy with the hash `in_force` is in force at the gateway.
+    /// Follows `file`. What it held when it was read is `pushed`; that policy, with the hash
+    /// `in_force`, is in force at the gateway.
     pub(crate) fn follow(
         file: PathBuf,
+        pushed: Option<Vec<u8>>,
         in_force: u32,
         gateway: Plugin,
         admin: String,
@@ -81,7 +83,6 @@ impl Live {
         let (sender, news) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let pushed = fs::read(&file).ok();
         let mut follower = Follower {
             file,
             in_force,

@@ -84,6 +84,8 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let port = usable_port(args.port, "--port")?;
     let admin_port = usable_port(args.admin_port, "--admin-port")?;
     let policy_file = args.policy.clone().unwrap_or_else(default_policy);
+    // Read before the policy: an edit in between, or during the build, is followed later.
+    let pushed = fs::read(&policy_file).ok();
     let (document, policy) = match Found::read(&policy_file) {
         Found::Good(document, policy) => (document, policy),
         Found::Faulty(_, faults) => bail!("the policy has faults:\n{faults}"),
@@ -120,7 +122,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         }
     };
     let mut demo = Demo {
-        live: Live::follow(policy_file, policy.hash(), gateway, admin, era),
+        live: Live::follow(policy_file, pushed, policy.hash(), gateway, admin, era),
         traffic,
         topology,
         start: Instant::now(),
