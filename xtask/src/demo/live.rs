@@ -137,7 +137,7 @@ impl Follower {
             if now == last && now != pushed {
                 pushed.clone_from(&now);
                 let news = match Found::read(&self.file) {
-                    Found::Good(document, policy) => self.push(&document, policy.hash(), stop),
+                    Found::Good(document, policy) => self.push(&document, &policy, stop),
                     Found::Faulty(document, faults) => self.push_faulty(&document, &faults, stop),
                     Found::Unreadable(error) => Ok(News::Good(format!(
                         "the policy is faulty:\n{error}\nThe last good policy stays in force."
@@ -151,7 +151,8 @@ impl Follower {
         }
     }
 
-    fn push(&mut self, document: &Value, hash: u32, stop: &AtomicBool) -> Result<News> {
+    fn push(&mut self, document: &Value, policy: &Policy, stop: &AtomicBool) -> Result<News> {
+        let hash = policy.hash();
         let start = Instant::now();
         // The same policy once more, such as after a faulty one, explains no change of version.
         let is_new = hash != self.in_force;
@@ -163,7 +164,7 @@ impl Follower {
                 metrics.hash == Some(hash) && !metrics.rejected
             })
         });
-        let news = format!(
+        let mut news = format!(
             "policy in force: {} (hash {hash}, after {} ms)",
             self.file.display(),
             start.elapsed().as_millis()
@@ -174,6 +175,9 @@ impl Follower {
         }
         in_force?;
         self.in_force = hash;
+        if let Some(warning) = super::warning(policy) {
+            news = format!("{news}\n{warning}");
+        }
         Ok(News::Good(news))
     }
 

@@ -21,6 +21,7 @@ use harness::build;
 use harness::plugin::Plugin;
 use harness::ports::free_ports;
 use harness::topology::{Parts, Topology};
+use lanekeeper_policy::{Policy, SLOTS};
 
 use live::{Found, Live, News};
 use metrics::Metrics;
@@ -109,6 +110,9 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         parts.dir.display()
     );
     screen.say(&welcome(port, &admin, &policy_file))?;
+    if let Some(warning) = warning(&policy) {
+        screen.say(&warning)?;
+    }
 
     let era = Arc::new(Era::default());
     let traffic = match args.no_traffic {
@@ -121,7 +125,11 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
             Some(Traffic::start([lanekeeper, plain], users, rate))
         }
     };
+    let (_, default) = lanekeeper_cli::load(&policy_of("gateway"), &|_| None)?;
+    let is_default = default.hash() == policy.hash();
     let mut demo = Demo {
+        expected: is_default.then(|| share_of_canary(&policy)).flatten(),
+        era: Arc::clone(&era),
         live: Live::follow(policy_file, pushed, policy.hash(), gateway, admin, era),
         traffic,
         topology,
@@ -153,6 +161,9 @@ struct Demo {
     traffic: Option<Traffic>,
     topology: Topology,
     start: Instant,
+    /// Canary's share of the users, where it is known which it is to be.
+    expected: Option<f64>,
+    era: Arc<Era>,
     /// Why the demo cannot go on.
     faults: Vec<String>,
 }
@@ -203,6 +214,14 @@ impl Demo {
                     faults.push(format!("{name}: there was not a single request"));
                 }
             }
+            // After an edit anything may be right.
+            let unedited = self.expected.filter(|_| self.era.now() == 0);
+            if let (true, Some(share)) = (must_have_requests, unedited) {
+                let odd = lanekeeper.odd_share("canary", share);
+                faults.extend(odd.map(|odd| format!("lanekeeper: {odd}")));
+                let steady = plain.too_steady();
+                faults.extend(steady.map(|steady| format!("plain Envoy: {steady}")));
+            }
         }
         (view, faults)
     }
@@ -217,6 +236,31 @@ fn default_policy() -> PathBuf {
 
 fn policy_of(place: &str) -> PathBuf {
     build::workspace().join(format!("wasm-plugins/policies/sms-checker-{place}.yaml"))
+}
+
+/// What to say of a policy that has no rollout for the requests that the demo sends.
+fn warning(policy: &Policy) -> Option<String> {
+    let host = traffic::HOST;
+    policy
+        .rollout_of(host.as_bytes(), b"/sms")
+        .is_none()
+        .then(|| {
+            format!(
+                "WARNING: no rollout of this policy is for the host {host}, which the traffic goes \
+                 to: everybody gets what the routes of Envoy say, and nobody canary by the policy."
+            )
+        })
+}
+
+/// The share of the users that canary is to have.
+fn share_of_canary(policy: &Policy) -> Option<f64> {
+    let rollout = policy.rollout_of(traffic::HOST.as_bytes(), b"/sms")?;
+    let is_canary = |slot: &u32| {
+        let version = rollout.version_of_slot(*slot);
+        rollout.versions()[version].name() == "canary"
+    };
+    let slots = (0..SLOTS).filter(is_canary).count();
+    Some(slots as f64 / f64::from(SLOTS))
 }
 
 /// A port that can be listened on: the one asked for, or a free one for 0.
@@ -289,4 +333,18 @@ Then change {policy}, such as its weights, and save it.
 Ctrl-C ends everything.
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_policy_is_for_the_traffic() {
+        let (_, policy) =
+            lanekeeper_cli::load(&policy_of("gateway"), &|_| None).expect("a good policy");
+        assert_eq!(share_of_canary(&policy), Some(0.1));
+        assert_eq!(warning(&policy), None);
+        assert!(warning(&Policy::pass_through()).is_some());
+    }
 }

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use harness::http::{Client, Request, Response};
 use serde_json::json;
 
+use super::table::{APP, MODEL};
 use super::tally::{Era, Tally, Tiers, Visit};
 
 /// The host that the policy is for.
@@ -155,7 +156,8 @@ impl User {
 
     /// Sends one request to both sites.
     fn visit(&mut self, sites: &[Site; 2], connections: &mut [Option<Client>; 2]) {
-        let request = if fastrand::usize(..PAGES) == 0 {
+        let is_page = fastrand::usize(..PAGES) == 0;
+        let request = if is_page {
             Request::get("/sms")
         } else {
             let sms = MESSAGES[fastrand::usize(..MESSAGES.len())];
@@ -180,7 +182,7 @@ impl User {
                     jar.keep(&String::from_utf8_lossy(cookie));
                 }
             }
-            let answer = answer.and_then(|answer| served_by(&answer));
+            let answer = answer.and_then(|answer| served_by(&answer, is_page));
             site.tally().count(Visit {
                 user: self.number,
                 sent,
@@ -207,14 +209,25 @@ fn send(
     Ok(response)
 }
 
-fn served_by(response: &Response) -> Result<Tiers, String> {
+/// The tiers that answered: a message must have got to the model, too.
+fn served_by(response: &Response, is_page: bool) -> Result<Tiers, String> {
     if response.status != 200 {
         let body: String = response.text().chars().take(200).collect();
         return Err(format!("status {}: {body}", response.status));
     }
     let header = response.headers.all("x-served-by").join(&b", "[..]);
     let text = String::from_utf8_lossy(&header);
-    Tiers::parse(&text).ok_or_else(|| format!("x-served-by: {text:?}: no tiers with versions"))
+    tiers(&text, is_page)
+}
+
+fn tiers(served_by: &str, is_page: bool) -> Result<Tiers, String> {
+    let tiers = Tiers::parse(served_by)
+        .ok_or_else(|| format!("x-served-by: {served_by:?}: no tiers with versions"))?;
+    let needed: &[&str] = if is_page { &[APP] } else { &[APP, MODEL] };
+    match needed.iter().find(|tier| !tiers.names(tier)) {
+        None => Ok(tiers),
+        Some(tier) => Err(format!("x-served-by: {served_by:?}: no {tier}")),
+    }
 }
 
 /// The cookies of a browser that only knows one site.
@@ -275,5 +288,14 @@ mod tests {
     fn half_of_the_users_are_logged_in() {
         let users: Vec<_> = (0..10).map(User::new).collect();
         assert_eq!(users.iter().filter(|user| user.logged_in).count(), 5);
+    }
+
+    #[test]
+    fn a_message_is_answered_by_both_tiers() {
+        let both = "app-service;v=canary, model-service;v=canary";
+        assert!(tiers(both, false).is_ok());
+        assert!(tiers("app-service;v=canary", true).is_ok());
+        assert!(tiers("app-service;v=canary", false).is_err());
+        assert!(tiers("model-service;v=canary", false).is_err());
     }
 }
