@@ -51,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 9901)]
     admin_port: u16,
 
-    /// The policy of the gateway, YAML or JSON; changes are followed [default: the SMS checker's]
+    /// The policy of the gateway, YAML or JSON; changes are followed [default: a copy of the SMS checker's]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 
@@ -84,7 +84,10 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
 
     let port = usable_port(args.port, "--port")?;
     let admin_port = usable_port(args.admin_port, "--admin-port")?;
-    let policy_file = args.policy.clone().unwrap_or_else(default_policy);
+    let policy_file = match &args.policy {
+        Some(file) => file.clone(),
+        None => copy_of_policy()?,
+    };
     // Read before the policy: an edit in between, or during the build, is followed later.
     let pushed = fs::read(&policy_file).ok();
     let (document, policy) = match Found::read(&policy_file) {
@@ -227,11 +230,17 @@ impl Demo {
     }
 }
 
-fn default_policy() -> PathBuf {
-    let file = policy_of("gateway");
+/// A fresh copy of the gateway's policy, to be edited at will.
+fn copy_of_policy() -> Result<PathBuf> {
+    let dir = build::target_dir().join("demo");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let file = dir.join("policy.yaml");
+    // Written, not copied: the copy can be edited although the original cannot.
+    let text = fs::read(policy_of("gateway")).context("cannot read the default policy")?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     // The shorter name is the one to type.
     let here = std::env::current_dir().unwrap_or_default();
-    file.strip_prefix(here).map(Path::to_owned).unwrap_or(file)
+    Ok(file.strip_prefix(here).map(Path::to_owned).unwrap_or(file))
 }
 
 fn policy_of(place: &str) -> PathBuf {
