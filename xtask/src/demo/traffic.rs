@@ -21,7 +21,7 @@ const WORKERS: usize = 4;
 /// One request in this many is for the page instead of the API behind it.
 const PAGES: usize = 5;
 
-/// Made up, half of them as spam is.
+/// Made up, half of them spam for both models.
 const MESSAGES: [&str; 16] = [
     "Shall we meet at the station at six?",
     "The soup is on the stove, just warm it up",
@@ -34,10 +34,10 @@ const MESSAGES: [&str; 16] = [
     "WINNER! Claim your FREE cruise now, text SAIL to 80000",
     "Your account is on hold. Reply with your PIN to unlock a 500 pound bonus",
     "Hot singles near you! Call 0900 000 000, only 2.99 per minute",
-    "Congratulations, you have been selected for a guaranteed cash prize. Call now!",
-    "URGENT: your parcel waits, pay the 1.99 fee at once to claim it",
+    "Congratulations! You have won a guaranteed cash prize. Call 0900 000 001 now!",
+    "URGENT: your parcel waits, text PAY to 80003 to claim it now",
     "Get a new phone today for FREE, text YES to 80001. T&Cs apply",
-    "Last chance! Double your weekly income from home, reply START",
+    "Last chance to win! Text START to 80004 now for a FREE weekly draw",
     "Free ringtones every week! Text TUNE to 80002, stop with STOP",
 ];
 
