@@ -82,6 +82,11 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let stopped = Arc::clone(&stop);
     ctrlc::set_handler(move || stopped.store(true, Ordering::SeqCst))?;
 
+    ensure!(
+        args.port == 0 || args.port != args.admin_port,
+        "--port and --admin-port are both {}: each needs a port of its own",
+        args.port
+    );
     let port = usable_port(args.port, "--port")?;
     let admin_port = usable_port(args.admin_port, "--admin-port")?;
     let policy_file = match &args.policy {
