@@ -70,14 +70,22 @@ pub(crate) struct Live {
 }
 
 impl Live {
-    /// Follows `file`, whose policy is in force at the gateway.
-    pub(crate) fn follow(file: PathBuf, gateway: Plugin, admin: String, era: Arc<Era>) -> Self {
+    /// Follows `file`. What it held when it was read is `pushed`; that policy, with the hash
+    /// `in_force`, is in force at the gateway.
+    pub(crate) fn follow(
+        file: PathBuf,
+        pushed: Option<Vec<u8>>,
+        in_force: u32,
+        gateway: Plugin,
+        admin: String,
+        era: Arc<Era>,
+    ) -> Self {
         let (sender, news) = mpsc::channel();
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
-        let pushed = fs::read(&file).ok();
-        let follower = Follower {
+        let mut follower = Follower {
             file,
+            in_force,
             gateway,
             admin,
             era,
@@ -109,6 +117,8 @@ impl Drop for Live {
 
 struct Follower {
     file: PathBuf,
+    /// The hash of the last good policy.
+    in_force: u32,
     gateway: Plugin,
     admin: String,
     era: Arc<Era>,
@@ -118,7 +128,7 @@ struct Follower {
 impl Follower {
     /// Looks at the contents again and again: unlike notifications of the file system, that works
     /// whether an editor writes the file or replaces it, and on every file system.
-    fn run(&self, mut pushed: Option<Vec<u8>>, stop: &AtomicBool) {
+    fn run(&mut self, mut pushed: Option<Vec<u8>>, stop: &AtomicBool) {
         let mut last = pushed.clone();
         while !stop.load(Ordering::SeqCst) {
             thread::sleep(POLL);
@@ -127,7 +137,7 @@ impl Follower {
             if now == last && now != pushed {
                 pushed.clone_from(&now);
                 let news = match Found::read(&self.file) {
-                    Found::Good(document, policy) => self.push(&document, policy.hash(), stop),
+                    Found::Good(document, policy) => self.push(&document, &policy, stop),
                     Found::Faulty(document, faults) => self.push_faulty(&document, &faults, stop),
                     Found::Unreadable(error) => Ok(News::Good(format!(
                         "the policy is faulty:\n{error}\nThe last good policy stays in force."
@@ -141,22 +151,33 @@ impl Follower {
         }
     }
 
-    fn push(&self, document: &Value, hash: u32, stop: &AtomicBool) -> Result<News> {
+    fn push(&mut self, document: &Value, policy: &Policy, stop: &AtomicBool) -> Result<News> {
+        let hash = policy.hash();
         let start = Instant::now();
-        self.era.advance();
+        // The same policy once more, such as after a faulty one, explains no change of version.
+        let is_new = hash != self.in_force;
+        if is_new {
+            self.era.advance();
+        }
         let in_force = self.gateway.push(&document.to_string()).and_then(|()| {
             self.wait(stop, &format!("take over policy {hash}"), |metrics| {
                 metrics.hash == Some(hash) && !metrics.rejected
             })
         });
-        let news = format!(
+        let mut news = format!(
             "policy in force: {} (hash {hash}, after {} ms)",
             self.file.display(),
             start.elapsed().as_millis()
         );
-        thread::sleep(OTHER_WORKERS);
-        self.era.advance();
+        if is_new {
+            thread::sleep(OTHER_WORKERS);
+            self.era.advance();
+        }
         in_force?;
+        self.in_force = hash;
+        if let Some(warning) = super::warning(policy) {
+            news = format!("{news}\n{warning}");
+        }
         Ok(News::Good(news))
     }
 

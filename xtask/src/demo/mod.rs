@@ -21,6 +21,7 @@ use harness::build;
 use harness::plugin::Plugin;
 use harness::ports::free_ports;
 use harness::topology::{Parts, Topology};
+use lanekeeper_policy::{Policy, SLOTS};
 
 use live::{Found, Live, News};
 use metrics::Metrics;
@@ -50,7 +51,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 9901)]
     admin_port: u16,
 
-    /// The policy of the gateway, YAML or JSON; changes are followed [default: the SMS checker's]
+    /// The policy of the gateway, YAML or JSON; changes are followed [default: a copy of the SMS checker's]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 
@@ -81,9 +82,19 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let stopped = Arc::clone(&stop);
     ctrlc::set_handler(move || stopped.store(true, Ordering::SeqCst))?;
 
+    ensure!(
+        args.port == 0 || args.port != args.admin_port,
+        "--port and --admin-port are both {}: each needs a port of its own",
+        args.port
+    );
     let port = usable_port(args.port, "--port")?;
     let admin_port = usable_port(args.admin_port, "--admin-port")?;
-    let policy_file = args.policy.clone().unwrap_or_else(default_policy);
+    let policy_file = match &args.policy {
+        Some(file) => file.clone(),
+        None => copy_of_policy()?,
+    };
+    // Read before the policy: an edit in between, or during the build, is followed later.
+    let pushed = fs::read(&policy_file).ok();
     let (document, policy) = match Found::read(&policy_file) {
         Found::Good(document, policy) => (document, policy),
         Found::Faulty(_, faults) => bail!("the policy has faults:\n{faults}"),
@@ -107,6 +118,9 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         parts.dir.display()
     );
     screen.say(&welcome(port, &admin, &policy_file))?;
+    if let Some(warning) = warning(&policy) {
+        screen.say(&warning)?;
+    }
 
     let era = Arc::new(Era::default());
     let traffic = match args.no_traffic {
@@ -119,8 +133,12 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
             Some(Traffic::start([lanekeeper, plain], users, rate))
         }
     };
+    let (_, default) = lanekeeper_cli::load(&policy_of("gateway"), &|_| None)?;
+    let is_default = default.hash() == policy.hash();
     let mut demo = Demo {
-        live: Live::follow(policy_file, gateway, admin, era),
+        expected: is_default.then(|| share_of_canary(&policy)).flatten(),
+        era: Arc::clone(&era),
+        live: Live::follow(policy_file, pushed, policy.hash(), gateway, admin, era),
         traffic,
         topology,
         start: Instant::now(),
@@ -151,6 +169,9 @@ struct Demo {
     traffic: Option<Traffic>,
     topology: Topology,
     start: Instant,
+    /// Canary's share of the users, where it is known which it is to be.
+    expected: Option<f64>,
+    era: Arc<Era>,
     /// Why the demo cannot go on.
     faults: Vec<String>,
 }
@@ -201,20 +222,59 @@ impl Demo {
                     faults.push(format!("{name}: there was not a single request"));
                 }
             }
+            // After an edit anything may be right.
+            let unedited = self.expected.filter(|_| self.era.now() == 0);
+            if let (true, Some(share)) = (must_have_requests, unedited) {
+                let odd = lanekeeper.odd_share("canary", share);
+                faults.extend(odd.map(|odd| format!("lanekeeper: {odd}")));
+                let steady = plain.too_steady();
+                faults.extend(steady.map(|steady| format!("plain Envoy: {steady}")));
+            }
         }
         (view, faults)
     }
 }
 
-fn default_policy() -> PathBuf {
-    let file = policy_of("gateway");
+/// A fresh copy of the gateway's policy, to be edited at will.
+fn copy_of_policy() -> Result<PathBuf> {
+    let dir = build::target_dir().join("demo");
+    fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
+    let file = dir.join("policy.yaml");
+    // Written, not copied: the copy can be edited although the original cannot.
+    let text = fs::read(policy_of("gateway")).context("cannot read the default policy")?;
+    fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     // The shorter name is the one to type.
     let here = std::env::current_dir().unwrap_or_default();
-    file.strip_prefix(here).map(Path::to_owned).unwrap_or(file)
+    Ok(file.strip_prefix(here).map(Path::to_owned).unwrap_or(file))
 }
 
 fn policy_of(place: &str) -> PathBuf {
     build::workspace().join(format!("wasm-plugins/policies/sms-checker-{place}.yaml"))
+}
+
+/// What to say of a policy that has no rollout for the requests that the demo sends.
+fn warning(policy: &Policy) -> Option<String> {
+    let host = traffic::HOST;
+    policy
+        .rollout_of(host.as_bytes(), b"/sms")
+        .is_none()
+        .then(|| {
+            format!(
+                "WARNING: no rollout of this policy is for the host {host}, which the traffic goes \
+                 to: everybody gets what the routes of Envoy say, and nobody canary by the policy."
+            )
+        })
+}
+
+/// The share of the users that canary is to have.
+fn share_of_canary(policy: &Policy) -> Option<f64> {
+    let rollout = policy.rollout_of(traffic::HOST.as_bytes(), b"/sms")?;
+    let is_canary = |slot: &u32| {
+        let version = rollout.version_of_slot(*slot);
+        rollout.versions()[version].name() == "canary"
+    };
+    let slots = (0..SLOTS).filter(is_canary).count();
+    Some(slots as f64 / f64::from(SLOTS))
 }
 
 /// A port that can be listened on: the one asked for, or a free one for 0.
@@ -287,4 +347,18 @@ Then change {policy}, such as its weights, and save it.
 Ctrl-C ends everything.
 "#
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_default_policy_is_for_the_traffic() {
+        let (_, policy) =
+            lanekeeper_cli::load(&policy_of("gateway"), &|_| None).expect("a good policy");
+        assert_eq!(share_of_canary(&policy), Some(0.1));
+        assert_eq!(warning(&policy), None);
+        assert!(warning(&Policy::pass_through()).is_some());
+    }
 }

@@ -10,8 +10,8 @@ use lanekeeper_policy::Source;
 use super::metrics::Metrics;
 use super::tally::Tally;
 
-const APP: &str = "app-service";
-const MODEL: &str = "model-service";
+pub(crate) const APP: &str = "app-service";
+pub(crate) const MODEL: &str = "model-service";
 
 /// What is known at one time.
 #[derive(Debug)]

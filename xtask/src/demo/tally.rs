@@ -3,6 +3,11 @@
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+/// So many users show how a rollout divides them.
+const ENOUGH_USERS: usize = 100;
+/// So many visits of known users show whether these keep their version.
+const ENOUGH_VISITS: u64 = 500;
+
 /// The time between two changes of the policy. A change takes a moment to reach every worker of
 /// Envoy: an odd number is such a moment, an even number a policy in force.
 #[derive(Debug, Default)]
@@ -40,6 +45,11 @@ impl Tiers {
     /// The version of the tier that users meet.
     fn edge(&self) -> &str {
         &self.0[0].1
+    }
+
+    /// Whether this tier answered.
+    pub(crate) fn names(&self, tier: &str) -> bool {
+        self.0.iter().any(|(name, _)| name == tier)
     }
 
     fn disagree(&self) -> bool {
@@ -193,6 +203,33 @@ impl Tally {
         }
         broken
     }
+
+    /// Says so where `version` has a share of the users that chance does not explain, if it is to
+    /// have the share `wanted`. Too few users prove nothing.
+    pub(crate) fn odd_share(&self, version: &str, wanted: f64) -> Option<String> {
+        let all = self.users();
+        if all < ENOUGH_USERS {
+            return None;
+        }
+        let users = self.versions.get(version).map_or(0, |found| found.users);
+        let expected = all as f64 * wanted;
+        let sigma = (expected * (1.0 - wanted)).sqrt();
+        let odd = (users as f64 - expected).abs() > 4.0 * sigma;
+        odd.then(|| {
+            format!(
+                "{users} of {all} users have {version}, which is to have {:.1} % of them",
+                100.0 * wanted
+            )
+        })
+    }
+
+    /// Says so where nobody flipped although the version is drawn anew for each request.
+    pub(crate) fn too_steady(&self) -> Option<String> {
+        // Who comes for the first time cannot flip.
+        let again = (self.requests - self.failures).saturating_sub(self.users() as u64);
+        (again >= ENOUGH_VISITS && self.flips() == 0)
+            .then(|| format!("nobody flipped in {again} visits of known users"))
+    }
 }
 
 #[cfg(test)]
@@ -273,5 +310,34 @@ mod tests {
         assert_eq!(tally.last_failure.as_deref(), Some("503"));
         assert_eq!(tally.answers("stable", "model"), 1);
         assert_eq!(tally.users(), 1);
+    }
+
+    #[test]
+    fn a_share_of_users_is_odd_where_chance_does_not_explain_it() {
+        let mut tally = Tally::default();
+        for user in 0..200 {
+            let version = if user < 20 { "canary" } else { "stable" };
+            visit(&mut tally, user, (0, 0), &format!("app;v={version}"));
+            if user < 50 {
+                // Too few users for a verdict.
+                assert_eq!(tally.odd_share("canary", 0.1), None);
+            }
+        }
+        assert_eq!(tally.odd_share("canary", 0.1), None);
+        assert!(tally.odd_share("canary", 0.5).is_some());
+        assert!(tally.odd_share("other", 0.1).is_some());
+    }
+
+    #[test]
+    fn users_that_never_flip_are_too_steady() {
+        let mut tally = Tally::default();
+        for _ in 0..ENOUGH_VISITS {
+            assert_eq!(tally.too_steady(), None);
+            visit(&mut tally, 1, (0, 0), "app;v=stable");
+        }
+        visit(&mut tally, 1, (0, 0), "app;v=stable");
+        assert!(tally.too_steady().is_some());
+        visit(&mut tally, 1, (0, 0), "app;v=canary");
+        assert_eq!(tally.too_steady(), None);
     }
 }

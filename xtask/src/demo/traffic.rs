@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 use harness::http::{Client, Request, Response};
 use serde_json::json;
 
+use super::table::{APP, MODEL};
 use super::tally::{Era, Tally, Tiers, Visit};
 
 /// The host that the policy is for.
@@ -20,7 +21,7 @@ const WORKERS: usize = 4;
 /// One request in this many is for the page instead of the API behind it.
 const PAGES: usize = 5;
 
-/// Made up, half of them as spam is.
+/// Made up, half of them spam for both models.
 const MESSAGES: [&str; 16] = [
     "Shall we meet at the station at six?",
     "The soup is on the stove, just warm it up",
@@ -33,10 +34,10 @@ const MESSAGES: [&str; 16] = [
     "WINNER! Claim your FREE cruise now, text SAIL to 80000",
     "Your account is on hold. Reply with your PIN to unlock a 500 pound bonus",
     "Hot singles near you! Call 0900 000 000, only 2.99 per minute",
-    "Congratulations, you have been selected for a guaranteed cash prize. Call now!",
-    "URGENT: your parcel waits, pay the 1.99 fee at once to claim it",
+    "Congratulations! You have won a guaranteed cash prize. Call 0900 000 001 now!",
+    "URGENT: your parcel waits, text PAY to 80003 to claim it now",
     "Get a new phone today for FREE, text YES to 80001. T&Cs apply",
-    "Last chance! Double your weekly income from home, reply START",
+    "Last chance to win! Text START to 80004 now for a FREE weekly draw",
     "Free ringtones every week! Text TUNE to 80002, stop with STOP",
 ];
 
@@ -138,47 +139,50 @@ fn drive(mut users: Vec<User>, sites: &[Site; 2], pause: Duration, stop: &Atomic
 /// Somebody who comes again and again.
 struct User {
     number: usize,
-    /// Half of the users are logged in; the others are known by their cookies, one jar for each
-    /// site.
-    jars: Option<[Jar; 2]>,
+    /// Half of the users are logged in; the others are known by their cookies alone.
+    logged_in: bool,
+    /// One jar for each site. Who is logged in has one, too: a policy need not ask for X-User.
+    jars: [Jar; 2],
 }
 
 impl User {
     fn new(number: usize) -> Self {
-        let jars = (number % 2 == 1).then(Default::default);
-        Self { number, jars }
+        Self {
+            number,
+            logged_in: number.is_multiple_of(2),
+            jars: Default::default(),
+        }
     }
 
     /// Sends one request to both sites.
     fn visit(&mut self, sites: &[Site; 2], connections: &mut [Option<Client>; 2]) {
-        let request = if fastrand::usize(..PAGES) == 0 {
+        let is_page = fastrand::usize(..PAGES) == 0;
+        let request = if is_page {
             Request::get("/sms")
         } else {
             let sms = MESSAGES[fastrand::usize(..MESSAGES.len())];
             let body = json!({ "sms": sms }).to_string();
             Request::post("/sms", body).header("content-type", "application/json")
         };
-        let request = request.header("host", HOST);
-        for (index, (site, connection)) in sites.iter().zip(connections).enumerate() {
-            let mut jar = self.jars.as_mut().map(|jars| &mut jars[index]);
-            let request = match &jar {
-                None => request
-                    .clone()
-                    .header("x-user", format!("user-{}", self.number)),
-                Some(jar) => match jar.header() {
-                    Some(cookies) => request.clone().header("cookie", cookies),
-                    None => request.clone(),
-                },
+        let mut request = request.header("host", HOST);
+        if self.logged_in {
+            request = request.header("x-user", format!("user-{}", self.number));
+        }
+        let places = sites.iter().zip(connections).zip(&mut self.jars);
+        for ((site, connection), jar) in places {
+            let request = match jar.header() {
+                Some(cookies) => request.clone().header("cookie", cookies),
+                None => request.clone(),
             };
             let sent = site.era.now();
             let answer = send(&site.address, connection, &request);
             let answered = site.era.now();
-            if let (Ok(answer), Some(jar)) = (&answer, &mut jar) {
+            if let Ok(answer) = &answer {
                 for cookie in answer.headers.all("set-cookie") {
                     jar.keep(&String::from_utf8_lossy(cookie));
                 }
             }
-            let answer = answer.and_then(|answer| served_by(&answer));
+            let answer = answer.and_then(|answer| served_by(&answer, is_page));
             site.tally().count(Visit {
                 user: self.number,
                 sent,
@@ -205,14 +209,25 @@ fn send(
     Ok(response)
 }
 
-fn served_by(response: &Response) -> Result<Tiers, String> {
+/// The tiers that answered: a message must have got to the model, too.
+fn served_by(response: &Response, is_page: bool) -> Result<Tiers, String> {
     if response.status != 200 {
         let body: String = response.text().chars().take(200).collect();
         return Err(format!("status {}: {body}", response.status));
     }
     let header = response.headers.all("x-served-by").join(&b", "[..]);
     let text = String::from_utf8_lossy(&header);
-    Tiers::parse(&text).ok_or_else(|| format!("x-served-by: {text:?}: no tiers with versions"))
+    tiers(&text, is_page)
+}
+
+fn tiers(served_by: &str, is_page: bool) -> Result<Tiers, String> {
+    let tiers = Tiers::parse(served_by)
+        .ok_or_else(|| format!("x-served-by: {served_by:?}: no tiers with versions"))?;
+    let needed: &[&str] = if is_page { &[APP] } else { &[APP, MODEL] };
+    match needed.iter().find(|tier| !tiers.names(tier)) {
+        None => Ok(tiers),
+        Some(tier) => Err(format!("x-served-by: {served_by:?}: no {tier}")),
+    }
 }
 
 /// The cookies of a browser that only knows one site.
@@ -272,6 +287,15 @@ mod tests {
     #[test]
     fn half_of_the_users_are_logged_in() {
         let users: Vec<_> = (0..10).map(User::new).collect();
-        assert_eq!(users.iter().filter(|user| user.jars.is_some()).count(), 5);
+        assert_eq!(users.iter().filter(|user| user.logged_in).count(), 5);
+    }
+
+    #[test]
+    fn a_message_is_answered_by_both_tiers() {
+        let both = "app-service;v=canary, model-service;v=canary";
+        assert!(tiers(both, false).is_ok());
+        assert!(tiers("app-service;v=canary", true).is_ok());
+        assert!(tiers("app-service;v=canary", false).is_err());
+        assert!(tiers("model-service;v=canary", false).is_err());
     }
 }
