@@ -91,7 +91,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let admin_port = usable_port(args.admin_port, "--admin-port")?;
     let policy_file = match &args.policy {
         Some(file) => file.clone(),
-        None => copy_of_policy()?,
+        None => copy_of_policy(port)?,
     };
     // Read before the policy: an edit in between, or during the build, is followed later.
     let pushed = fs::read(&policy_file).ok();
@@ -158,7 +158,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         screen.say(&format!("The logs are in {}", parts.dir.display()))?;
     } else if args.port == 0 {
         // Nobody will look there again: the next run has another port.
-        let _ = fs::remove_dir_all(&parts.dir);
+        let _ = fs::remove_dir_all(parts.dir.parent().unwrap_or(&parts.dir));
     }
     Ok(faults.is_empty())
 }
@@ -235,9 +235,10 @@ impl Demo {
     }
 }
 
-/// A fresh copy of the gateway's policy, to be edited at will.
-fn copy_of_policy() -> Result<PathBuf> {
-    let dir = build::target_dir().join("demo");
+/// A fresh copy of the gateway's policy, to be edited at will. Each port has its own: another demo
+/// must not change the policy of this one.
+fn copy_of_policy(port: u16) -> Result<PathBuf> {
+    let dir = build::target_dir().join("demo").join(port.to_string());
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let file = dir.join("policy.yaml");
     // Written, not copied: the copy can be edited although the original cannot.
@@ -300,7 +301,10 @@ fn prepare(args: &Args, screen: &mut Screen, port: u16) -> Result<Parts> {
     // The other services are built along with it.
     visibly(build::service_command("app-service"), args.quiet)?;
     let envoy = harness::envoy::find_or_on_path()?;
-    let dir = build::target_dir().join("demo/logs").join(port.to_string());
+    let dir = build::target_dir()
+        .join("demo")
+        .join(port.to_string())
+        .join("logs");
     if dir.exists() {
         fs::remove_dir_all(&dir).with_context(|| format!("cannot empty {}", dir.display()))?;
     }
