@@ -471,6 +471,10 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
     for (name, value, allowed) in [
         ("MODEL_SERVICE_URL", "model:8081", "http://host:port"),
         ("MODEL_SERVICE_URL", "https://model", "http://host:port"),
+        ("MODEL_SERVICE_URL", "http://u:secret@m", "without user"),
+        ("MODEL_SERVICE_URL", "https://u:secret@m", "without user"),
+        ("MODEL_SERVICE_URL", "http://secret@m", "without user"),
+        ("MODEL_SERVICE_URL", "http://u:secret@m:x", "without user"),
         ("MODEL_TIMEOUT", "10s", "less than REQUEST_TIMEOUT"),
         ("VERSION", "Canary", "a-z, 0-9 and -"),
     ] {
@@ -484,6 +488,7 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
             !output.status.success() && error.contains(allowed),
             "{name}: {error}"
         );
+        assert!(!error.contains("secret"), "{error}");
     }
 }
 
