@@ -123,8 +123,8 @@ async fn check(
     response
 }
 
-/// The user's bucket, which the filter at the gateway stamps: experiments compare users, and users
-/// are told apart by buckets. Anything but 0 to 31 is `none`, so that clients cannot make up labels.
+/// The user's bucket, for the filter at the gateway to stamp, which it does not do yet: experiments
+/// compare users, and users are told apart by buckets. Anything but 0 to 31 is `none`, so that clients cannot make up labels.
 fn bucket(headers: &HeaderMap) -> &str {
     headers
         .get("x-rollout-bucket")
