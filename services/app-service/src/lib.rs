@@ -15,7 +15,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use clap::Parser;
 use prometheus::{IntCounterVec, Opts};
-use reqwest::Url;
 use serde::{Deserialize, Serialize};
 use service_kit::{CommonArgs, SERVED_BY, Service, deadline};
 use sms::{Label, Message};
@@ -32,7 +31,7 @@ pub struct Args {
 
     /// The model service, such as http://model-service:8081
     #[arg(long, env)]
-    pub model_service_url: Url,
+    pub model_service_url: String,
 
     /// How long the model may take; shorter than the request timeout
     #[arg(long, env, default_value = "3s", value_parser = deadline)]
@@ -124,8 +123,8 @@ async fn check(
     response
 }
 
-/// The user's bucket, which the filter at the gateway stamps: experiments compare users, and users
-/// are told apart by buckets. Anything but 0 to 31 is `none`, so that clients cannot make up labels.
+/// The user's bucket, for the filter at the gateway to stamp, which it does not do yet: experiments
+/// compare users, and users are told apart by buckets. Anything but 0 to 31 is `none`, so that clients cannot make up labels.
 fn bucket(headers: &HeaderMap) -> &str {
     headers
         .get("x-rollout-bucket")

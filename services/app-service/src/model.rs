@@ -37,14 +37,19 @@ struct Question<'a> {
 
 impl ModelClient {
     /// A client that gives up after `timeout`.
-    pub(crate) fn new(service: &Url, timeout: Duration) -> anyhow::Result<Self> {
+    pub(crate) fn new(service: &str, timeout: Duration) -> anyhow::Result<Self> {
+        // The value is not shown: it may hold a password.
+        const ALLOWED: &str = "MODEL_SERVICE_URL: allowed is http://host:port, without user and \
+                               password (the mesh adds TLS)";
+        let service = Url::parse(service).context(ALLOWED)?;
         ensure!(
-            service.scheme() == "http" && service.has_host(),
-            "MODEL_SERVICE_URL is {service}; allowed is http://host:port (the mesh adds TLS)"
+            service.scheme() == "http"
+                && service.has_host()
+                && service.username().is_empty()
+                && service.password().is_none(),
+            ALLOWED
         );
-        let predict = service
-            .join("/predict")
-            .with_context(|| format!("MODEL_SERVICE_URL is {service}"))?;
+        let predict = service.join("/predict").context(ALLOWED)?;
         // Proxies from the environment are reqwest's default: HTTP_PROXY puts a sidecar in the way.
         let client = Client::builder()
             .timeout(timeout)

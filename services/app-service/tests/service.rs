@@ -369,6 +369,40 @@ async fn each_request_is_one_json_line_with_its_id_and_without_the_message() {
 }
 
 #[tokio::test]
+async fn a_request_whose_client_leaves_is_logged_and_counted() {
+    use tokio::io::AsyncWriteExt;
+    let app = start(&slow_model(Duration::from_secs(60)).await);
+    let address = app.url.trim_start_matches("http://");
+    let mut connection = tokio::net::TcpStream::connect(address)
+        .await
+        .expect("connects");
+    let request = "POST /sms HTTP/1.1\r\nhost: app\r\nx-request-id: 42-a\r\n\
+                   content-type: application/json\r\ncontent-length: 12\r\n\r\n{\"sms\":\"hi\"}";
+    connection
+        .write_all(request.as_bytes())
+        .await
+        .expect("sent");
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    drop(connection);
+
+    let counted =
+        r#"http_requests_total{method="POST",route="/sms",status="499",version="canary"} 1"#;
+    // Well before the model's deadline, which would make it a 504.
+    let deadline = Instant::now() + Duration::from_secs(2);
+    loop {
+        let metrics = get(&app, "/metrics").await.text().await.expect("text");
+        if metrics.contains(counted) {
+            break;
+        }
+        assert!(Instant::now() < deadline, "{metrics}");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let log = app.stop().expect("stops");
+    let left = |line: &&Value| line["status"] == 499 && line["request_id"] == "42-a";
+    assert_eq!(log.iter().filter(left).count(), 1, "{log:?}");
+}
+
+#[tokio::test]
 async fn a_request_in_flight_is_answered_before_the_process_ends() {
     for signal in ["TERM", "INT"] {
         let mut app = start(&slow_model(Duration::from_millis(500)).await);
@@ -437,6 +471,10 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
     for (name, value, allowed) in [
         ("MODEL_SERVICE_URL", "model:8081", "http://host:port"),
         ("MODEL_SERVICE_URL", "https://model", "http://host:port"),
+        ("MODEL_SERVICE_URL", "http://u:secret@m", "without user"),
+        ("MODEL_SERVICE_URL", "https://u:secret@m", "without user"),
+        ("MODEL_SERVICE_URL", "http://secret@m", "without user"),
+        ("MODEL_SERVICE_URL", "http://u:secret@m:x", "without user"),
         ("MODEL_TIMEOUT", "10s", "less than REQUEST_TIMEOUT"),
         ("VERSION", "Canary", "a-z, 0-9 and -"),
     ] {
@@ -450,6 +488,7 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
             !output.status.success() && error.contains(allowed),
             "{name}: {error}"
         );
+        assert!(!error.contains("secret"), "{error}");
     }
 }
 

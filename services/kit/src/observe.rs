@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method};
+use axum::http::{HeaderMap, Method, StatusCode};
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
@@ -43,46 +43,72 @@ impl RequestMetrics {
     }
 }
 
+/// The status of a request whose client left before the answer, as nginx has it.
+const CLIENT_LEFT: u16 = 499;
+
 /// One log line, one count and the served-by header for each request.
 pub(crate) async fn observe(
     State(service): State<Service>,
     request: Request,
     next: Next,
 ) -> Response {
-    let start = Instant::now();
-    let method = method_label(request.method());
-    // The raw path would let clients make up labels.
-    let route = request
-        .extensions()
-        .get::<MatchedPath>()
-        .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned());
-    let request_id = request_id(request.headers());
-
+    let mut seen = Seen {
+        start: Instant::now(),
+        method: method_label(request.method()),
+        // The raw path would let clients make up labels.
+        route: request
+            .extensions()
+            .get::<MatchedPath>()
+            .map_or_else(|| "unmatched".to_owned(), |path| path.as_str().to_owned()),
+        request_id: request_id(request.headers()),
+        status: None,
+        service,
+    };
     let mut response = next.run(request).await;
-
-    let seconds = start.elapsed().as_secs_f64();
-    let status = response.status();
-    let metrics = service.request_metrics();
-    metrics
-        .total
-        .with_label_values(&[method, &route, status.as_str()])
-        .inc();
-    metrics
-        .duration
-        .with_label_values(&[method, &route])
-        .observe(seconds);
-    tracing::info!(
-        service = service.name(),
-        version = %service.version(),
-        method,
-        route,
-        status = status.as_u16(),
-        duration_ms = seconds * 1e3,
-        request_id,
-        "request"
-    );
-    served_by::put_first(service.tier(), response.headers_mut());
+    seen.status = Some(response.status());
+    served_by::put_first(seen.service.tier(), response.headers_mut());
     response
+}
+
+/// A request. It is logged and counted when it is dropped, for a request whose client leaves is
+/// dropped before it has an answer.
+struct Seen {
+    service: Service,
+    start: Instant,
+    method: &'static str,
+    route: String,
+    request_id: Option<String>,
+    status: Option<StatusCode>,
+}
+
+impl Drop for Seen {
+    fn drop(&mut self) {
+        let seconds = self.start.elapsed().as_secs_f64();
+        let status = match self.status {
+            Some(status) => status.as_u16(),
+            None if std::thread::panicking() => 500,
+            None => CLIENT_LEFT,
+        };
+        let metrics = self.service.request_metrics();
+        metrics
+            .total
+            .with_label_values(&[self.method, &self.route, &status.to_string()])
+            .inc();
+        metrics
+            .duration
+            .with_label_values(&[self.method, &self.route])
+            .observe(seconds);
+        tracing::info!(
+            service = self.service.name(),
+            version = %self.service.version(),
+            method = self.method,
+            route = self.route,
+            status,
+            duration_ms = seconds * 1e3,
+            request_id = self.request_id,
+            "request"
+        );
+    }
 }
 
 /// The methods that a label may have.
@@ -103,4 +129,36 @@ fn method_label(method: &Method) -> &'static str {
 fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get("x-request-id")?.to_str().ok()?;
     (id.len() <= 128).then(|| id.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_without_an_answer_is_the_clients_doing_unless_the_service_panics() {
+        let version = "v1".parse().expect("a version");
+        let service = Service::new("test", version).expect("a service");
+        let seen = || Seen {
+            service: service.clone(),
+            start: Instant::now(),
+            method: "GET",
+            route: "/".to_owned(),
+            request_id: None,
+            status: None,
+        };
+        drop(seen());
+        let held = seen();
+        std::thread::spawn(move || {
+            let _held = held;
+            panic!("as the test wants");
+        })
+        .join()
+        .expect_err("panics");
+        for status in ["499", "500"] {
+            let total = &service.request_metrics().total;
+            let count = total.with_label_values(&["GET", "/", status]).get();
+            assert_eq!(count, 1, "{status}");
+        }
+    }
 }

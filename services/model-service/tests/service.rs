@@ -57,6 +57,26 @@ async fn both_models_tell_spam_from_ham() {
 }
 
 #[tokio::test]
+async fn the_readme_shows_what_the_model_answers() {
+    let service = start("stable");
+    let readme = include_str!("../../README.md");
+    for (sms, result) in [
+        ("Claim your FREE prize now", "spam"),
+        ("see you at home", "ham"),
+    ] {
+        let body: Value = predict(&service.url, sms).await.json().await.expect("JSON");
+        assert_eq!(body["result"], result, "{sms}");
+        let shown = |line: &str| {
+            let answer: Value = serde_json::from_str(line.trim()).unwrap_or_default();
+            ["sms", "result", "classifier"]
+                .iter()
+                .all(|key| answer[key] == body[key])
+        };
+        assert!(readme.lines().any(shown), "{body} is not shown");
+    }
+}
+
+#[tokio::test]
 async fn a_message_up_to_the_limit_is_classified_whatever_it_is_written_in() {
     let service = start("canary");
     for sms in [
