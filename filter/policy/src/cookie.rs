@@ -2,7 +2,8 @@
 
 use crate::headers::Headers;
 
-const DAY: u64 = 24 * 60 * 60;
+/// Seconds of a day.
+pub(crate) const DAY: u64 = 24 * 60 * 60;
 
 /// All values of the cookie `name` in the request, in the order sent. Parsed as a server must: any
 /// bytes may come, pairs without a name are passed over (RFC 6265, 5.4 and 4.2.2).

@@ -1,5 +1,7 @@
 //! Which hosts a rollout or a sidecar rule is for.
 
+use crate::config::document::is_label;
+
 /// A pattern of hosts.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum HostPattern {
@@ -92,15 +94,7 @@ pub(crate) fn of_authority(authority: &[u8]) -> &[u8] {
 }
 
 pub(crate) fn is_domain(text: &str) -> bool {
-    text.len() <= 253
-        && text.split('.').all(|label| {
-            (1..=63).contains(&label.len())
-                && !label.starts_with('-')
-                && !label.ends_with('-')
-                && label
-                    .bytes()
-                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
-        })
+    text.len() <= 253 && text.split('.').all(is_label)
 }
 
 impl std::fmt::Display for HostPattern {

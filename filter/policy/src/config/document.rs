@@ -4,6 +4,7 @@ use serde_json::{Value, json};
 
 use super::fault::Faults;
 use super::read::{Read, object, text, words};
+use crate::cookie::DAY;
 use crate::host::HostPattern;
 use crate::slot::{SLOTS, SlotRange};
 
@@ -315,8 +316,6 @@ impl Read for Weight {
 /// How long a browser keeps a cookie, in seconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct MaxAge(pub(crate) u64);
-
-const DAY: u64 = 24 * 60 * 60;
 
 impl Default for MaxAge {
     fn default() -> Self {
