@@ -192,7 +192,7 @@ fn what_is_no_policy_is_said_with_its_place() {
         (
             "none.yaml",
             "rollouts: []\n",
-            "none.yaml: policy: neither: either rollouts, for a gateway, or sidecar, for the sidecar of a pod",
+            "none.yaml: policy: neither: rollouts or quotas, for a gateway; or sidecar, for the sidecar of a pod",
         ),
         (
             "service.yaml",

@@ -259,17 +259,17 @@ impl Rollout {
     /// first counts: a browser may have one of another scope that we cannot replace, and always
     /// sends them in the same order (RFC 6265, 5.4); to mint anew each time would heal nothing.
     fn identify<'a>(&self, headers: Headers<'a>) -> Option<(&Identity, &'a [u8])> {
-        let usable = |value: &&[u8]| (1..=MAX_IDENTITY).contains(&value.len());
-        self.identity.iter().find_map(|identity| {
-            let value = match &identity.source {
-                IdentitySource::Header(name) => headers.once(name).filter(usable),
-                IdentitySource::Cookie(name) if identity.trusted => {
-                    cookie::once(headers, name).filter(usable)
-                }
-                IdentitySource::Cookie(name) => cookie::values(headers, name).find(usable),
-            };
-            Some((identity, value?))
-        })
+        self.identity
+            .iter()
+            .find_map(|identity| Some((identity, identity.value(headers)?)))
+    }
+
+    /// Who the user is, as a source says that clients cannot choose.
+    pub(crate) fn trusted<'a>(&self, headers: Headers<'a>) -> Option<&'a [u8]> {
+        let trusted = self.identity.iter().filter(|identity| identity.trusted);
+        trusted
+            .filter_map(|identity| identity.value(headers))
+            .next()
     }
 
     /// A new visitor id and the cookie it goes into.
@@ -336,6 +336,20 @@ impl Rollout {
 }
 
 /// A CORS preflight (Fetch standard, 3.2.2): sent by the browser without credentials.
+impl Identity {
+    /// What this source says of a request.
+    fn value<'a>(&self, headers: Headers<'a>) -> Option<&'a [u8]> {
+        let usable = |value: &&[u8]| (1..=MAX_IDENTITY).contains(&value.len());
+        match &self.source {
+            IdentitySource::Header(name) => headers.once(name).filter(usable),
+            IdentitySource::Cookie(name) if self.trusted => {
+                cookie::once(headers, name).filter(usable)
+            }
+            IdentitySource::Cookie(name) => cookie::values(headers, name).find(usable),
+        }
+    }
+}
+
 fn is_preflight(headers: Headers<'_>) -> bool {
     headers.first(":method") == Some(b"OPTIONS")
         && headers.contains("origin")

@@ -51,6 +51,7 @@ mod headers;
 mod host;
 mod path;
 mod policy;
+mod quota;
 mod sidecar;
 mod slot;
 
@@ -60,6 +61,10 @@ pub use decide::{Assignment, Decision, Entropy, Outcome, Request, ResponsePlan, 
 pub use headers::Headers;
 pub use path::normalise as normalise_path;
 pub use policy::{Policy, Rollout, Version};
+pub use quota::Quota;
+pub use quota::algorithm::{Algorithm, Step, Verdict};
+pub use quota::judge::{Count, Host, Judge, Judgement, Ruling};
+pub use quota::refusal::Refusal;
 pub use sidecar::Sidecar;
 pub use slot::{SLOTS, slot};
 

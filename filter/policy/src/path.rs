@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 
 /// The path of a request target in normal form: without query and fragment, unreserved characters
-/// decoded (RFC 3986, 6.2.2.2), empty and dot segments resolved. A resource that is exempt or
+/// decoded, other percent-encodings in upper case (RFC 3986, 6.2.2), empty and dot segments resolved. A resource that is exempt or
 /// counted under one spelling is so under all of them.
 pub fn normalise(target: &[u8]) -> Cow<'_, [u8]> {
     let end = target.iter().position(|b| matches!(b, b'?' | b'#'));
@@ -52,23 +52,24 @@ fn decode_unreserved(path: &[u8]) -> Vec<u8> {
     let mut decoded = Vec::with_capacity(path.len());
     let mut rest = path;
     while let Some((first, tail)) = rest.split_first() {
-        let unreserved = match rest {
-            [b'%', high, low, ..] => hex(*high)
-                .zip(hex(*low))
-                .map(|(high, low)| high << 4 | low)
-                .filter(|b| b.is_ascii_alphanumeric() || b"-._~".contains(b)),
+        let encoded = match rest {
+            [b'%', high, low, ..] => hex(*high).zip(hex(*low)),
             _ => None,
         };
-        match unreserved {
-            Some(byte) => {
-                decoded.push(byte);
-                rest = rest.get(3..).unwrap_or_default();
-            }
-            None => {
-                decoded.push(*first);
-                rest = tail;
-            }
+        rest = tail;
+        let Some((high, low)) = encoded else {
+            decoded.push(*first);
+            continue;
+        };
+        let byte = high << 4 | low;
+        if byte.is_ascii_alphanumeric() || b"-._~".contains(&byte) {
+            decoded.push(byte);
+        } else {
+            let digits = tail.iter().take(2).map(u8::to_ascii_uppercase);
+            decoded.push(b'%');
+            decoded.extend(digits);
         }
+        rest = tail.get(2..).unwrap_or_default();
     }
     decoded
 }

@@ -8,6 +8,7 @@ use crate::config::fault::Faults;
 use crate::config::read::Read;
 use crate::host::{self, HostPattern};
 use crate::path;
+use crate::quota::Quota;
 use crate::sidecar::Sidecar;
 use crate::slot::SlotRange;
 
@@ -16,6 +17,7 @@ use crate::slot::SlotRange;
 pub struct Policy {
     rollouts: Vec<Rollout>,
     routes: Vec<Route>,
+    quotas: Vec<Quota>,
     sidecar: Option<Sidecar>,
     hash: u32,
 }
@@ -161,17 +163,19 @@ impl Policy {
     /// The policy that decides nothing: requests pass, without the headers that only the filter may
     /// set, so that the mesh routes them to the baseline.
     pub fn pass_through() -> Self {
-        Self::new(Vec::new(), Vec::new(), None)
+        Self::new(Vec::new(), Vec::new(), Vec::new(), None)
     }
 
     pub(crate) fn new(
         rollouts: Vec<Rollout>,
         routes: Vec<Route>,
+        quotas: Vec<Quota>,
         sidecar: Option<Sidecar>,
     ) -> Self {
         Self {
             rollouts,
             routes,
+            quotas,
             sidecar,
             hash: 0,
         }
@@ -185,6 +189,11 @@ impl Policy {
     /// The rollouts, in the order written.
     pub fn rollouts(&self) -> &[Rollout] {
         &self.rollouts
+    }
+
+    /// The quotas, in the order written.
+    pub fn quotas(&self) -> &[Quota] {
+        &self.quotas
     }
 
     /// What the plugin does in a sidecar.

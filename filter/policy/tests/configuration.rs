@@ -387,7 +387,7 @@ fn two_rollouts_cannot_have_the_same_host_and_path() {
 
 #[test]
 fn a_policy_that_says_nothing_is_a_fault() {
-    let either = "either rollouts, for a gateway, or sidecar, for the sidecar of a pod";
+    let either = "rollouts or quotas, for a gateway; or sidecar, for the sidecar of a pod";
     assert_eq!(faults(json!({})), [format!("policy: neither: {either}")]);
     let both = json!({ "rollouts": [rollout()], "sidecar": { "serves": "own" } });
     assert_eq!(faults(both), [format!("policy: both: {either}")]);
@@ -448,4 +448,58 @@ fn the_schema_names_every_field_and_says_what_it_is_for() {
     assert_eq!(rollout["required"], json!(["name", "hosts", "versions"]));
     assert_eq!(rollout["additionalProperties"], json!(false));
     assert!(rollout["properties"]["onMissing"]["enum"] == json!(["split", "baseline"]));
+}
+
+#[test]
+fn a_quota_says_every_fault() {
+    let faults = faults(json!({ "quotas": [
+        { "name": "per-user", "key": ["user"], "limit": 100_000, "period": "1m", "burst": 5 },
+        { "name": "per-user", "key": [], "limit": 10, "period": "1m", "pathTemplates": ["/a/*"] },
+        {
+            "name": "B", "key": ["usr", "header:X-Key", "header:cookie"], "limit": 0, "period": "1w",
+            "algorithm": "buckets", "capacity": 0, "maxMemory": "1Gi", "enforcement": "maybe",
+            "match": { "hosts": ["a.*"], "pathPrefixes": ["a"], "methods": ["get"] },
+        },
+        { "name": "c", "key": ["path"], "limit": 100, "period": "1m", "algorithm": "bucket" },
+        {
+            "name": "d", "key": ["path"], "limit": 100, "period": "1m", "algorithm": "bucket",
+            "burst": 101, "capacity": 1_000_000,
+        },
+    ]}));
+    assert_eq!(
+        faults,
+        [
+            r#"quotas[2].name: "B": 1 to 63 of a-z, 0-9 and -, beginning and ending with a letter or digit (a DNS-1123 label)"#,
+            r#"quotas[2].key[0]: "usr": user, path, address or header:<name in lower case>"#,
+            r#"quotas[2].key[1]: "header:X-Key": user, path, address or header:<name in lower case>"#,
+            r#"quotas[2].key[2]: "header:cookie": user, path, address or header:<name in lower case>"#,
+            r#"quotas[2].period: "1w": a duration from 1s to 1d: a whole number and s, m, h or d"#,
+            r#"quotas[2].match.pathPrefixes[0]: "a": a path that begins with /, in normal form: no query, fragment, empty or dot segments, unreserved characters not percent-encoded, percent-encodings in upper case"#,
+            r#"quotas[2].match.methods[0]: "get": a method in upper case, as in POST"#,
+            r#"quotas[2].algorithm: "buckets": one of window, bucket"#,
+            r#"quotas[2].maxMemory: "1Gi": an amount from 64Ki to 256Mi: a whole number and Ki or Mi"#,
+            r#"quotas[2].enforcement: "maybe": one of enforce, observe, off"#,
+            r#"quotas[1].name: "per-user": a name used only once"#,
+            "quotas[0].limit: 100000: a whole number from 1 to 128 (more with algorithm: bucket)",
+            "quotas[0].burst: 5: nothing without algorithm: bucket",
+            "quotas[1].key: []: at least one of user, path, address, header:<name>",
+            r#"quotas[2].match.hosts[0]: "a.*": a host name, *.suffix or * (name.* is for sidecars)"#,
+            "quotas[2].capacity: 0: a whole number from 1 to 671088 (25 bytes for each, maxMemory 16777216)",
+            "quotas[3].burst: missing: a whole number from 1 to the limit, 100",
+            "quotas[4].burst: 101: a whole number from 1 to the limit, 100",
+            "quotas[4].capacity: 1000000: a whole number from 1 to 671088 (25 bytes for each, maxMemory 16777216)",
+        ]
+    );
+}
+
+#[test]
+fn quotas_need_no_rollout_and_numbers_may_be_doubles() {
+    let quota =
+        json!({ "name": "a", "key": ["path"], "limit": 10.0, "period": "1m", "capacity": 5.0 });
+    assert!(faults(json!({ "quotas": [quota.clone()] })).is_empty());
+    let sidecar = json!({ "sidecar": { "serves": "own" }, "quotas": [quota] });
+    assert_eq!(
+        faults(sidecar),
+        ["policy: both: rollouts or quotas, for a gateway; or sidecar, for the sidecar of a pod"]
+    );
 }

@@ -10,7 +10,7 @@ use super::document::{
     RolloutDocument, Serves, SidecarDocument, Stickiness,
 };
 use super::fault::Faults;
-use super::shares;
+use super::{quotas, shares};
 use crate::host::HostPattern;
 use crate::policy::{Identity, IdentitySource, Override, Policy, Rollout, Route, Secret, Version};
 use crate::sidecar::Sidecar;
@@ -21,13 +21,10 @@ pub(crate) type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 pub(crate) fn policy(document: Document, env: Environment<'_>, faults: &mut Faults) -> Policy {
     // A sidecar believes the version header that the gateway set; a gateway believes nobody's. One
     // policy for both would have to guess where it is.
-    if document.rollouts.is_empty() == document.sidecar.is_none() && faults.is_empty() {
-        let found = if document.sidecar.is_some() {
-            "both"
-        } else {
-            "neither"
-        };
-        let allowed = "either rollouts, for a gateway, or sidecar, for the sidecar of a pod";
+    let gateway = !document.rollouts.is_empty() || !document.quotas.is_empty();
+    if gateway == document.sidecar.is_some() && faults.is_empty() {
+        let found = if gateway { "both" } else { "neither" };
+        let allowed = "rollouts or quotas, for a gateway; or sidecar, for the sidecar of a pod";
         faults.add_text("policy", found, allowed);
     }
     same_name_same_versions(&document.rollouts, faults);
@@ -52,8 +49,9 @@ pub(crate) fn policy(document: Document, env: Environment<'_>, faults: &mut Faul
     routes.sort_unstable_by_key(|route: &Route| {
         Reverse((route.host.specificity(), route.prefix.len()))
     });
+    let quotas = quotas::quotas(document.quotas, faults);
     let sidecar = document.sidecar.map(sidecar);
-    Policy::new(rollouts, routes, sidecar)
+    Policy::new(rollouts, routes, quotas, sidecar)
 }
 
 fn rollout(
@@ -73,16 +71,7 @@ fn rollout(
             faults.add_text(&at(field), "[]", "a list of at least one");
         }
     }
-    for (index, host) in document.hosts.iter().enumerate() {
-        if matches!(host, HostPattern::Service(_)) {
-            let allowed = "a host name, *.suffix or * (name.* is for sidecars)";
-            faults.add(
-                &format!("{path}.hosts[{index}]"),
-                Value::from(host.to_string()),
-                allowed,
-            );
-        }
-    }
+    hosts_of_clients(&document.hosts, &at("hosts"), faults);
     for (index, exempt) in document.exempt.iter().enumerate() {
         if exempt.0 == "/" {
             let allowed = "a path below /: else the rollout would have no requests";
@@ -144,6 +133,20 @@ fn rollout(
         on_missing: document.on_missing,
         exempt: document.exempt.into_iter().map(|prefix| prefix.0).collect(),
         cache_control: document.cache_control,
+    }
+}
+
+/// Clients do not call services by their cluster names.
+pub(crate) fn hosts_of_clients(hosts: &[HostPattern], path: &str, faults: &mut Faults) {
+    for (index, host) in hosts.iter().enumerate() {
+        if matches!(host, HostPattern::Service(_)) {
+            let allowed = "a host name, *.suffix or * (name.* is for sidecars)";
+            faults.add(
+                &format!("{path}[{index}]"),
+                Value::from(host.to_string()),
+                allowed,
+            );
+        }
     }
 }
 

@@ -6,6 +6,7 @@ use super::fault::Faults;
 use super::read::{Read, object, text, words};
 use crate::cookie::DAY;
 use crate::host::HostPattern;
+use crate::quota::key::Part;
 use crate::slot::{SLOTS, SlotRange};
 
 object! {
@@ -13,6 +14,8 @@ object! {
     pub(crate) struct Document {
         /// Applications under change; they decide which version a request gets.
         rollouts: Vec<RolloutDocument> = Vec::new(),
+        /// How many requests are admitted; for requests of every host, whether a rollout is for them or not.
+        quotas: Vec<QuotaDocument> = Vec::new(),
         /// What the plugin does in the sidecar of a pod; in a policy of its own.
         sidecar: Option<SidecarDocument>,
     }
@@ -113,6 +116,52 @@ object! {
 }
 
 object! {
+    /// At most so many requests in so much time, for each value of a key.
+    pub(crate) struct QuotaDocument {
+        /// Names the quota in metrics and refusals. States are kept under it: a quota of another name begins anew.
+        name: Label,
+        /// What is counted by, together: `user`, `path`, `address`, `header:<name>`.
+        key: Vec<KeyPart>,
+        /// Requests in a period.
+        limit: u32,
+        /// A duration, as in `1m`.
+        period: Period,
+        /// Which requests are counted. Default: all that are not exempt.
+        r#match: MatchDocument = MatchDocument::stand_in(),
+        /// `window`: in any period at most `limit` requests, which is at most 128. `bucket`: a `burst` at once, then evenly `limit` in a period. Default: `window`.
+        algorithm: AlgorithmName = AlgorithmName::Window,
+        /// With `bucket`: requests that may come at once.
+        burst: Option<u32>,
+        /// Paths that count as one, for a key with `path`: `*` takes the place of one segment, as in `/api/users/*`. The first that is like a path counts. Default: none.
+        path_templates: Vec<PathPrefix> = Vec::new(),
+        /// For a key with `user`, what happens to users whom no trusted identity names: `address` counts them by client address, `skip` does not count them. Default: `address`.
+        on_anonymous: OnAnonymous = OnAnonymous::Address,
+        /// For how many keys there is room. Default: 131072, or as many as `maxMemory` has room for.
+        capacity: Option<u32>,
+        /// The most memory that the states may take, in each Envoy. Default: `16Mi`.
+        max_memory: Memory = Memory(16 << 20),
+        /// What happens to a key for which there is no room. `shared`: all new keys of an address block (/24, /64) together have one more limit. `allow`, `deny`. Default: `shared`.
+        on_overflow: OnOverflow = OnOverflow::Shared,
+        /// What happens when other workers change a state again and again. Default: `deny`.
+        on_contention: OnContention = OnContention::Deny,
+        /// `observe`: counts what it would have refused. Default: `enforce`.
+        enforcement: Enforcement = Enforcement::Enforce,
+    }
+}
+
+object! {
+    /// Which requests a quota counts; each list that is not empty must have one that fits.
+    pub(crate) struct MatchDocument {
+        /// Hosts: exact names, `*.suffix`, or `*`.
+        hosts: Vec<HostPattern> = Vec::new(),
+        /// Paths; `/api` covers `/api` and everything below it.
+        path_prefixes: Vec<PathPrefix> = Vec::new(),
+        /// Methods, as in `POST`.
+        methods: Vec<Method> = Vec::new(),
+    }
+}
+
+object! {
     /// What the plugin does in the sidecar of a pod.
     pub(crate) struct SidecarDocument {
         /// What the pod is. `own`: one version, named by its `version` label.
@@ -179,6 +228,60 @@ words! {
 }
 
 words! {
+    /// How a quota counts.
+    pub(crate) enum AlgorithmName {
+        /// Exactly, in any window.
+        Window = "window",
+        /// As a bucket that leaks (GCRA).
+        Bucket = "bucket",
+    }
+}
+
+words! {
+    /// What happens to users whom no trusted identity names.
+    pub(crate) enum OnAnonymous {
+        /// They are counted by client address.
+        Address = "address",
+        /// They are not counted.
+        Skip = "skip",
+    }
+}
+
+words! {
+    /// What happens to a key for which there is no room.
+    pub(crate) enum OnOverflow {
+        /// It shares one state with the new keys of its address block.
+        Shared = "shared",
+        /// It is admitted.
+        Allow = "allow",
+        /// It is refused.
+        Deny = "deny",
+    }
+}
+
+words! {
+    /// What happens when other workers change a state again and again.
+    pub(crate) enum OnContention {
+        /// The request is refused.
+        Deny = "deny",
+        /// The request is admitted.
+        Allow = "allow",
+    }
+}
+
+words! {
+    /// Whether a quota is kept.
+    pub(crate) enum Enforcement {
+        /// It is.
+        Enforce = "enforce",
+        /// It counts what it would have refused.
+        Observe = "observe",
+        /// It does nothing.
+        Off = "off",
+    }
+}
+
+words! {
     /// What a pod serves.
     pub(crate) enum Serves {
         /// The version of its label.
@@ -217,7 +320,7 @@ text! {
 
 text! {
     /// A prefix of normalised paths.
-    pub(crate) struct PathPrefix: "a path that begins with /, in normal form: no query, fragment, empty or dot segments, and unreserved characters not percent-encoded", |text| {
+    pub(crate) struct PathPrefix: "a path that begins with /, in normal form: no query, fragment, empty or dot segments, unreserved characters not percent-encoded, percent-encodings in upper case", |text| {
         text.starts_with('/')
             && !text.contains(['?', '#'])
             && text.bytes().all(|b| b.is_ascii_graphic())
@@ -229,6 +332,13 @@ text! {
     /// A cookie's Domain attribute.
     pub(crate) struct Domain: "a domain name in lower case without a leading dot, not an IP address, of at most 253 characters", |text| {
         crate::host::is_domain(text) && text.contains(|c: char| c.is_ascii_lowercase())
+    }
+}
+
+text! {
+    /// A request method (RFC 9110, section 9.1).
+    pub(crate) struct Method: "a method in upper case, as in POST", |text| {
+        is_token(text) && !text.bytes().any(|b| b.is_ascii_lowercase())
     }
 }
 
@@ -347,6 +457,115 @@ impl Read for MaxAge {
 
     fn schema() -> Value {
         json!({ "type": "string", "pattern": "^[0-9]+[smhd]$" })
+    }
+}
+
+/// The period of a quota, in seconds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Period(pub(crate) u64);
+
+impl Read for Period {
+    fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
+        let seconds = value
+            .as_str()
+            .and_then(duration)
+            .filter(|seconds| (1..=DAY).contains(seconds));
+        seconds.map_or_else(
+            || {
+                let allowed = "a duration from 1s to 1d: a whole number and s, m, h or d";
+                faults.add(path, value, allowed);
+                Self::stand_in()
+            },
+            Self,
+        )
+    }
+
+    fn stand_in() -> Self {
+        Self(60)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9]+[smhd]$" })
+    }
+}
+
+/// An amount of memory, in bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory(pub(crate) usize);
+
+impl Read for Memory {
+    fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
+        let bytes = value
+            .as_str()
+            .and_then(|text| {
+                let (number, unit) = text.split_at_checked(text.len().checked_sub(2)?)?;
+                let shift = match unit {
+                    "Ki" => 10,
+                    "Mi" => 20,
+                    _ => return None,
+                };
+                let digits =
+                    (1..=6).contains(&number.len()) && number.bytes().all(|b| b.is_ascii_digit());
+                digits
+                    .then(|| number.parse::<usize>().ok())
+                    .flatten()?
+                    .checked_mul(1 << shift)
+            })
+            .filter(|bytes| (64 << 10..=256 << 20).contains(bytes));
+        bytes.map_or_else(
+            || {
+                let allowed = "an amount from 64Ki to 256Mi: a whole number and Ki or Mi";
+                faults.add(path, value, allowed);
+                Self::stand_in()
+            },
+            Self,
+        )
+    }
+
+    fn stand_in() -> Self {
+        Self(16 << 20)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^[0-9]{1,6}[KM]i$" })
+    }
+}
+
+/// One part of what a quota counts by.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct KeyPart(pub(crate) Part);
+
+impl Read for KeyPart {
+    fn read(value: &Value, path: &str, faults: &mut Faults) -> Self {
+        let part = value.as_str().and_then(|text| {
+            Some(match text {
+                "user" => Part::User,
+                "path" => Part::Path,
+                "address" => Part::Address,
+                _ => {
+                    let name = text.strip_prefix("header:")?;
+                    let mut none = Faults::default();
+                    let HeaderName(name) = HeaderName::read(&Value::from(name), "", &mut none);
+                    none.is_empty().then_some(Part::Header(name))?
+                }
+            })
+        });
+        part.map_or_else(
+            || {
+                let allowed = "user, path, address or header:<name in lower case>";
+                faults.add(path, value, allowed);
+                Self::stand_in()
+            },
+            Self,
+        )
+    }
+
+    fn stand_in() -> Self {
+        Self(Part::User)
+    }
+
+    fn schema() -> Value {
+        json!({ "type": "string", "pattern": "^(user|path|address|header:[^A-Z]+)$" })
     }
 }
 

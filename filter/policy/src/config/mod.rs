@@ -3,5 +3,6 @@
 pub(crate) mod compile;
 pub(crate) mod document;
 pub(crate) mod fault;
+mod quotas;
 pub(crate) mod read;
 mod shares;

@@ -1,7 +1,9 @@
 //! Policies and requests for tests.
 #![allow(dead_code)] // each test file uses its part
 
-use lanekeeper_policy::{Assignment, Decision, Headers, Outcome, Policy, Request, Source};
+use std::collections::BTreeMap;
+
+use lanekeeper_policy::{Assignment, Decision, Headers, Host, Outcome, Policy, Request, Source};
 use serde_json::{Value, json};
 
 /// Noon of 2026-01-01 UTC, day 20,454.
@@ -159,4 +161,43 @@ pub(crate) fn murmur_slot(rollout: &str, identity: &[u8]) -> u32 {
     hash = (hash ^ hash >> 16).wrapping_mul(0x85eb_ca6b);
     hash = (hash ^ hash >> 13).wrapping_mul(0xc2b2_ae35);
     (hash ^ hash >> 16) % 10_000
+}
+
+/// Shared data as Envoy keeps it.
+#[derive(Default)]
+pub(crate) struct Shared {
+    pub(crate) values: BTreeMap<String, (Vec<u8>, u32)>,
+    /// The client's `ip:port`.
+    pub(crate) address: String,
+    /// How many races are lost to another worker from now on.
+    pub(crate) lost_races: usize,
+    pub(crate) writes: usize,
+}
+
+impl Host for Shared {
+    fn get(&mut self, key: &str) -> (Option<Vec<u8>>, u32) {
+        match self.values.get(key) {
+            Some((value, token)) => (Some(value.clone()), *token),
+            None => (None, u32::MAX),
+        }
+    }
+
+    fn set(&mut self, key: &str, value: &[u8], token: u32) -> bool {
+        let current = self.values.get(key).map_or(u32::MAX, |(_, token)| *token);
+        if token != current {
+            return false;
+        }
+        if self.lost_races > 0 {
+            self.lost_races -= 1;
+            return false;
+        }
+        self.writes += 1;
+        let next = if current == u32::MAX { 1 } else { current + 1 };
+        self.values.insert(key.to_owned(), (value.to_vec(), next));
+        true
+    }
+
+    fn address(&mut self) -> Option<Vec<u8>> {
+        Some(self.address.clone().into_bytes())
+    }
 }

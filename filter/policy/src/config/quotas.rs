@@ -1,0 +1,185 @@
+//! Turns the quotas of the document into those of the policy.
+
+use serde_json::Value;
+
+use super::compile::hosts_of_clients;
+use super::document::{AlgorithmName, Memory, QuotaDocument};
+use super::fault::Faults;
+use crate::quota::algorithm::{Algorithm, MAX_WINDOW, SECOND};
+use crate::quota::key::Part;
+use crate::quota::place::{Room, size};
+use crate::quota::{Match, Quota};
+
+/// Keys that there is room for, unless the policy says otherwise.
+const KEYS: usize = 128 << 10;
+/// Keys that share a place, when each has a full state.
+const KEYS_OF_A_PLACE: usize = 32;
+/// The size of a place that is read and written at little cost.
+const PLACE: usize = 4 << 10;
+
+pub(crate) fn quotas(documents: Vec<QuotaDocument>, faults: &mut Faults) -> Vec<Quota> {
+    for (index, document) in documents.iter().enumerate() {
+        let earlier = documents.iter().take(index);
+        // A name that could not be read is empty.
+        let twice = earlier.filter(|other| other.name == document.name).count() > 0;
+        if twice && !document.name.0.is_empty() {
+            let name = Value::from(document.name.0.as_str());
+            faults.add(
+                &format!("quotas[{index}].name"),
+                name,
+                "a name used only once",
+            );
+        }
+    }
+    let documents = documents.into_iter().enumerate();
+    documents
+        .map(|(index, document)| quota(document, &format!("quotas[{index}]"), faults))
+        .collect()
+}
+
+fn quota(document: QuotaDocument, path: &str, faults: &mut Faults) -> Quota {
+    let at = |field: &str| format!("{path}.{field}");
+    let key: Vec<Part> = document.key.into_iter().map(|part| part.0).collect();
+    if key.is_empty() && faults.none_under(&at("key")) {
+        let allowed = "at least one of user, path, address, header:<name>";
+        faults.add_text(&at("key"), "[]", allowed);
+    }
+    let templates = !document.path_templates.is_empty();
+    if templates && !key.contains(&Part::Path) && faults.none_under(&at("key")) {
+        let allowed = "nothing without path in the key";
+        faults.add_text(&at("pathTemplates"), "a list", allowed);
+    }
+    hosts_of_clients(&document.r#match.hosts, &at("match.hosts"), faults);
+    let period = document.period.0 * SECOND;
+    let readable = ["limit", "period", "algorithm", "burst"]
+        .iter()
+        .all(|field| faults.none_under(&at(field)));
+    let algorithm = if readable {
+        algorithm(
+            document.algorithm,
+            document.limit,
+            document.burst,
+            period,
+            path,
+            faults,
+        )
+    } else {
+        Algorithm::Window { limit: 1, period }
+    };
+    let room = room(
+        algorithm,
+        document.capacity,
+        document.max_memory,
+        path,
+        faults,
+    );
+    Quota {
+        name: document.name.0,
+        key,
+        matches: Match {
+            hosts: document.r#match.hosts,
+            prefixes: document
+                .r#match
+                .path_prefixes
+                .into_iter()
+                .map(|prefix| prefix.0)
+                .collect(),
+            methods: document
+                .r#match
+                .methods
+                .into_iter()
+                .map(|method| method.0)
+                .collect(),
+        },
+        templates: document
+            .path_templates
+            .into_iter()
+            .map(|template| template.0)
+            .collect(),
+        limit: document.limit,
+        period,
+        algorithm,
+        room,
+        enforcement: document.enforcement,
+        on_anonymous: document.on_anonymous,
+        on_overflow: document.on_overflow,
+        on_contention: document.on_contention,
+    }
+}
+
+fn algorithm(
+    name: AlgorithmName,
+    limit: u32,
+    burst: Option<u32>,
+    period: u64,
+    path: &str,
+    faults: &mut Faults,
+) -> Algorithm {
+    let at = |field: &str| format!("{path}.{field}");
+    match name {
+        AlgorithmName::Window => {
+            if !(1..=MAX_WINDOW).contains(&limit) {
+                let allowed =
+                    format!("a whole number from 1 to {MAX_WINDOW} (more with algorithm: bucket)");
+                faults.add(&at("limit"), Value::from(limit), allowed);
+            }
+            if let Some(burst) = burst {
+                let allowed = "nothing without algorithm: bucket";
+                faults.add(&at("burst"), Value::from(burst), allowed);
+            }
+            Algorithm::Window { limit, period }
+        }
+        AlgorithmName::Bucket => {
+            if limit == 0 {
+                let allowed = format!("a whole number from 1 to {}", u32::MAX);
+                faults.add(&at("limit"), Value::from(limit), allowed);
+            }
+            let in_range = |burst: &u32| (1..=limit.max(1)).contains(burst);
+            if burst.filter(in_range).is_none() {
+                let allowed = format!("a whole number from 1 to the limit, {limit}");
+                match burst {
+                    Some(burst) => faults.add(&at("burst"), Value::from(burst), allowed),
+                    None => faults.add_text(&at("burst"), "missing", allowed),
+                }
+            }
+            // Rounded up: rather a nanosecond too late than one request too many.
+            let interval = period.div_ceil(u64::from(limit.max(1)));
+            Algorithm::Bucket {
+                interval,
+                tolerance: u64::from(burst.unwrap_or(1).saturating_sub(1)) * interval,
+                period,
+            }
+        }
+    }
+}
+
+/// How a quota's table is cut into places. The number of places does not hang on the limit, so that
+/// states outlive a change of it.
+fn room(
+    algorithm: Algorithm,
+    capacity: Option<u32>,
+    Memory(max): Memory,
+    path: &str,
+    faults: &mut Faults,
+) -> Room {
+    let state = size(algorithm.words());
+    let Some(capacity) = capacity else {
+        let places = (max / PLACE).clamp(1, KEYS / KEYS_OF_A_PLACE);
+        return Room {
+            places: places as u32,
+            bytes: (KEYS_OF_A_PLACE * state).min(max / places),
+        };
+    };
+    let most = max / state;
+    if !(1..=most).contains(&(capacity as usize)) {
+        let allowed =
+            format!("a whole number from 1 to {most} ({state} bytes for each, maxMemory {max})");
+        faults.add(&format!("{path}.capacity"), Value::from(capacity), allowed);
+    }
+    let keys = (capacity as usize).clamp(1, most.max(1));
+    let places = (keys / KEYS_OF_A_PLACE).max(1);
+    Room {
+        places: places as u32,
+        bytes: keys.div_ceil(places) * state,
+    }
+}

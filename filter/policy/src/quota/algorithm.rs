@@ -1,0 +1,266 @@
+//! What one key may do: pure steps from a state and a time to a verdict and the next state.
+//!
+//! Times are nanoseconds since 1970-01-01 UTC. A state is a list of words, empty for a key that is
+//! not restricted; what a word means is the algorithm's business.
+
+/// How many requests a key may make in which time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Algorithm {
+    /// Exact: in any window of `period` at most `limit` requests are admitted, and a client that
+    /// keeps the limit is never refused. A word is a [run](Run) of admissions.
+    Window {
+        /// Requests in any window, 1 to 128.
+        limit: u32,
+        /// Length of the window, a whole number of seconds.
+        period: u64,
+    },
+    /// GCRA (ITU-T I.371, the leaky bucket as a meter): a burst at once, then one request each
+    /// `interval`. The only word is the theoretical arrival time.
+    Bucket {
+        /// Time between two requests of an even flow.
+        interval: u64,
+        /// How much earlier than an even flow a request may come: `(burst - 1) * interval`.
+        tolerance: u64,
+        /// No state is further ahead than this, unless a clock was wrong.
+        period: u64,
+    },
+}
+
+/// Nanoseconds of a second.
+pub(crate) const SECOND: u64 = 1_000_000_000;
+
+/// The largest limit of [`Algorithm::Window`].
+pub(crate) const MAX_WINDOW: u32 = 128;
+
+/// What a step says about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It may pass.
+    Admitted {
+        /// How many more may pass at this moment.
+        remaining: u32,
+    },
+    /// It may not.
+    Refused {
+        /// When the next one may.
+        until: u64,
+    },
+}
+
+/// What a step leads to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Step {
+    /// What it says.
+    pub verdict: Verdict,
+    /// The state afterwards; a refusal changes nothing that counts.
+    pub state: Vec<u64>,
+    /// The time the step counts as: the state's newest time where the clock was behind it.
+    pub at: u64,
+    /// Whether the state was more than a period ahead of the clock, and therefore forgotten.
+    pub reset: bool,
+}
+
+/// One or more admissions in one word: the time in units of 128 ns, and in the low seven bits how
+/// many there were, less one.
+#[derive(Clone, Copy)]
+struct Run(u64);
+
+impl Run {
+    const GRAIN: u64 = 1 << Self::BITS;
+    const BITS: u32 = 7;
+
+    fn new(tick: u64, count: u32) -> Self {
+        let count = u64::from(count.clamp(1, MAX_WINDOW)) - 1;
+        Self(tick << Self::BITS | count)
+    }
+
+    /// Time in units of [`Run::GRAIN`] nanoseconds.
+    fn tick(self) -> u64 {
+        self.0 >> Self::BITS
+    }
+
+    fn count(self) -> u32 {
+        (self.0 & (Self::GRAIN - 1)) as u32 + 1
+    }
+}
+
+impl Algorithm {
+    /// Judges a request at `now`.
+    ///
+    /// ```
+    /// use lanekeeper_policy::{Algorithm, Verdict};
+    ///
+    /// const SECOND: u64 = 1_000_000_000;
+    /// let two_a_minute = Algorithm::Window { limit: 2, period: 60 * SECOND };
+    /// let first = two_a_minute.step(&[], 0);
+    /// let second = two_a_minute.step(&first.state, 10 * SECOND);
+    /// let third = two_a_minute.step(&second.state, 20 * SECOND);
+    /// assert_eq!(second.verdict, Verdict::Admitted { remaining: 0 });
+    /// assert_eq!(third.verdict, Verdict::Refused { until: 60 * SECOND });
+    /// ```
+    pub fn step(&self, state: &[u64], now: u64) -> Step {
+        match *self {
+            Self::Window { limit, period } => window(limit, period / Run::GRAIN, state, now),
+            Self::Bucket {
+                interval,
+                tolerance,
+                ..
+            } => {
+                let theirs = state.first().copied().unwrap_or_default();
+                let ahead = theirs.saturating_sub(now);
+                let reset = ahead > self.furthest();
+                let ahead = if reset { 0 } else { ahead };
+                let (verdict, next) = match tolerance.checked_sub(ahead) {
+                    Some(left) => {
+                        let remaining = left.checked_div(interval).unwrap_or_default();
+                        let remaining = remaining.try_into().unwrap_or(u32::MAX);
+                        (Verdict::Admitted { remaining }, ahead + interval)
+                    }
+                    None => {
+                        let until = now + (ahead - tolerance);
+                        (Verdict::Refused { until }, ahead)
+                    }
+                };
+                Step {
+                    verdict,
+                    state: vec![now + next],
+                    at: now,
+                    reset,
+                }
+            }
+        }
+    }
+
+    /// The state without the request that was admitted at `at`.
+    pub fn take_back(&self, state: &[u64], at: u64) -> Vec<u64> {
+        let mut state = state.to_vec();
+        match *self {
+            Self::Window { .. } => {
+                // Where runs were merged, it went into the next later one.
+                let ours = state
+                    .iter()
+                    .position(|run| Run(*run).tick() >= at / Run::GRAIN);
+                if let Some(index) = ours
+                    && let Some(word) = state.get_mut(index)
+                {
+                    let run = Run(*word);
+                    if run.count() > 1 {
+                        *word = Run::new(run.tick(), run.count() - 1).0;
+                    } else {
+                        state.remove(index);
+                    }
+                }
+            }
+            Self::Bucket { interval, .. } => {
+                for theirs in &mut state {
+                    *theirs = theirs.saturating_sub(interval);
+                }
+            }
+        }
+        state
+    }
+
+    /// Whether a state makes a difference to what comes at `now` or later.
+    pub(crate) fn restricts(&self, state: &[u64], now: u64) -> bool {
+        let newest = state.last().copied().unwrap_or_default();
+        // What is further ahead than a state can be is the trace of a wrong clock.
+        match *self {
+            Self::Window { period, .. } => {
+                let (newest, now) = (Run(newest).tick(), now / Run::GRAIN);
+                let period = period / Run::GRAIN;
+                newest.saturating_add(period) > now && newest <= now.saturating_add(period)
+            }
+            Self::Bucket { .. } => newest > now && newest - now <= self.furthest(),
+        }
+    }
+
+    /// How far ahead of the clock a state of a bucket can be.
+    fn furthest(&self) -> u64 {
+        match *self {
+            Self::Window { period, .. } => period,
+            Self::Bucket {
+                interval,
+                tolerance,
+                period,
+            } => period.max(tolerance.saturating_add(interval)),
+        }
+    }
+
+    /// Makes a state one word shorter: two admissions that lie close together count as if both had
+    /// come at the later time. Never admits more than before. A single word stays as it is.
+    pub(crate) fn coarsen(state: &mut Vec<u64>) {
+        let gap = |pair: &[u64]| match pair {
+            [earlier, later] => Run(*later).tick().saturating_sub(Run(*earlier).tick()),
+            _ => 0,
+        };
+        let closest = state.windows(2).map(gap).enumerate();
+        let Some((index, _)) = closest.min_by_key(|(_, gap)| *gap) else {
+            return;
+        };
+        let earlier = Run(state.remove(index));
+        if let Some(later) = state.get_mut(index) {
+            let run = Run(*later);
+            *later = Run::new(run.tick(), run.count() + earlier.count()).0;
+        }
+    }
+
+    /// The most words that a state has.
+    pub(crate) fn words(&self) -> usize {
+        match *self {
+            Self::Window { limit, .. } => limit as usize,
+            Self::Bucket { .. } => 1,
+        }
+    }
+
+    /// Tells the states of one algorithm from those of another.
+    pub(crate) fn kind(&self) -> u8 {
+        match self {
+            Self::Window { .. } => 1,
+            Self::Bucket { .. } => 2,
+        }
+    }
+}
+
+/// `period` is in ticks.
+fn window(limit: u32, period: u64, state: &[u64], now: u64) -> Step {
+    let mut now = now / Run::GRAIN;
+    let newest = state.last().map_or(0, |run| Run(*run).tick());
+    let reset = newest > now.saturating_add(period);
+    if !reset {
+        // Time never runs back: the clocks of two workers may differ.
+        now = now.max(newest);
+    }
+    let counts = |run: &&u64| !reset && Run(**run).tick().saturating_add(period) > now;
+    let mut state: Vec<u64> = state.iter().filter(counts).copied().collect();
+    let used: u32 = state.iter().map(|run| Run(*run).count()).sum();
+    let verdict = match limit.checked_sub(used + 1) {
+        Some(remaining) => {
+            match state.last_mut() {
+                Some(last) if Run(*last).tick() == now => {
+                    *last = Run::new(now, Run(*last).count() + 1).0;
+                }
+                _ => state.push(Run::new(now, 1).0),
+            }
+            Verdict::Admitted { remaining }
+        }
+        None => {
+            // So many must be forgotten before the next one may pass; more than one where the
+            // limit was lowered.
+            let mut surplus = used + 1 - limit;
+            let last_to_go = state.iter().find(|run| {
+                surplus = surplus.saturating_sub(Run(**run).count());
+                surplus == 0
+            });
+            let tick = last_to_go.map_or(now, |run| Run(*run).tick() + period);
+            Verdict::Refused {
+                until: tick * Run::GRAIN,
+            }
+        }
+    };
+    Step {
+        verdict,
+        state,
+        at: now * Run::GRAIN,
+        reset,
+    }
+}

@@ -1,0 +1,73 @@
+//! The answer to a request that a quota refuses.
+
+use serde_json::json;
+
+use super::Quota;
+use super::algorithm::SECOND;
+
+/// A refusal: 429 (RFC 6585, 4) with the reason as a problem (RFC 9457) and the headers of
+/// draft-ietf-httpapi-ratelimit-headers-10; for a gRPC call, the status RESOURCE_EXHAUSTED.
+#[derive(Clone, Copy, Debug)]
+pub struct Refusal<'p> {
+    quota: &'p Quota,
+    wait: u64,
+}
+
+impl<'p> Refusal<'p> {
+    /// The status code.
+    pub const STATUS: u32 = 429;
+    /// The status of a gRPC call: RESOURCE_EXHAUSTED.
+    pub const GRPC_STATUS: u32 = 8;
+
+    pub(crate) fn new(quota: &'p Quota, until: u64, now: u64) -> Self {
+        let wait = until.saturating_sub(now).div_ceil(SECOND).max(1);
+        Self { quota, wait }
+    }
+
+    /// The quota that refuses; of several, the one that does so longest.
+    pub fn quota(&self) -> &'p Quota {
+        self.quota
+    }
+
+    /// Whole seconds after which the next request is admitted, at least 1.
+    pub fn retry_after(&self) -> u64 {
+        self.wait
+    }
+
+    /// The headers of the answer that do not tell of its body.
+    pub fn headers(&self) -> [(&'static str, String); 3] {
+        let (name, wait) = (self.quota.name(), self.wait);
+        let (limit, period) = (self.quota.limit(), self.quota.period());
+        [
+            ("retry-after", wait.to_string()),
+            ("ratelimit", format!("\"{name}\";r=0;t={wait}")),
+            (
+                "ratelimit-policy",
+                format!("\"{name}\";q={limit};w={period}"),
+            ),
+        ]
+    }
+
+    /// One sentence for people.
+    pub fn detail(&self) -> String {
+        let Quota { name, limit, .. } = self.quota;
+        let period = self.quota.period();
+        format!(
+            "Quota {name} admits {limit} requests in {period} s; try again in {} s.",
+            self.wait
+        )
+    }
+
+    /// The body, `application/problem+json`.
+    pub fn body(&self) -> String {
+        json!({
+            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
+            "title": "Too Many Requests",
+            "status": Self::STATUS,
+            "detail": self.detail(),
+            "violated-policies": [self.quota.name()],
+            "retryAfter": self.wait,
+        })
+        .to_string()
+    }
+}
