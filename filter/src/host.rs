@@ -7,10 +7,10 @@
 //! calls below are made only in callbacks in which Envoy has what they ask for: request headers are
 //! touched in the request's callback, response headers in the response's.
 
-use std::time::UNIX_EPOCH;
+use std::time::{Duration, UNIX_EPOCH};
 
 use proxy_wasm::hostcalls;
-use proxy_wasm::types::{BufferType, Status};
+use proxy_wasm::types::{BufferType, GrpcStatusCode, Status};
 pub(crate) use proxy_wasm::types::{LogLevel, MapType, MetricType};
 
 /// Header fields in order.
@@ -43,6 +43,12 @@ pub(crate) fn is_inbound() -> bool {
     property(&["xds", "listener_direction"]).is_some_and(|direction| direction == INBOUND)
 }
 
+/// The address of the client, as `ip:port`; which proxies are believed when they name another one
+/// is Envoy's configuration (Envoy attribute `source.address`).
+pub(crate) fn client_address() -> Option<Vec<u8>> {
+    property(&["source", "address"])
+}
+
 fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
 }
@@ -52,12 +58,12 @@ pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// Seconds since 1970-01-01 UTC.
-pub(crate) fn now() -> u64 {
+/// The time since 1970-01-01 UTC.
+pub(crate) fn now() -> Duration {
     hostcalls::get_current_time()
         .ok()
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-        .map_or(0, |since| since.as_secs())
+        .unwrap_or_default()
 }
 
 /// 128 random bits.
@@ -93,9 +99,22 @@ pub(crate) fn remove_header(map: MapType, name: &str) {
 
 /// A value that all workers of this Envoy share.
 pub(crate) fn shared(key: &str) -> Option<Vec<u8>> {
-    let (value, _) = hostcalls::get_shared_data(key).ok()?;
     // The ABI cannot delete; an empty value is one that was removed.
-    value.filter(|value| !value.is_empty())
+    shared_for_swap(key).0.filter(|value| !value.is_empty())
+}
+
+/// A value that all workers of this Envoy share, and the token for [`swap_shared`].
+pub(crate) fn shared_for_swap(key: &str) -> (Option<Vec<u8>>, u32) {
+    // Of no token, Envoy thinks that anything may be overwritten; of one that no value has, that
+    // there must be no value.
+    const ABSENT: u32 = u32::MAX;
+    let (value, token) = hostcalls::get_shared_data(key).unwrap_or_default();
+    (value, token.unwrap_or(ABSENT))
+}
+
+/// Replaces a value that all workers of this Envoy share; `false` where another worker was faster.
+pub(crate) fn swap_shared(key: &str, value: &[u8], token: u32) -> bool {
+    hostcalls::set_shared_data(key, Some(value), Some(token)).is_ok()
 }
 
 /// Sets a value that all workers of this Envoy share, whatever it was.
@@ -121,6 +140,17 @@ pub(crate) fn record(metric: Option<u32>, value: u64) {
     if let Some(id) = metric {
         let _ = hostcalls::record_metric(id, value);
     }
+}
+
+/// Answers a request in place of the upstream.
+pub(crate) fn respond(status: u32, headers: Vec<(&str, &str)>, body: &str) {
+    let _ = hostcalls::send_http_response(status, headers, Some(body.as_bytes()));
+}
+
+/// Answers a gRPC call in place of the upstream: that its resources are exhausted.
+pub(crate) fn respond_resource_exhausted(message: &str, metadata: Vec<(&str, &[u8])>) {
+    let status = GrpcStatusCode::ResourceExhausted;
+    let _ = hostcalls::send_grpc_response(status, Some(message), metadata);
 }
 
 /// Writes a line to Envoy's log.

@@ -11,6 +11,7 @@ mod host;
 mod last_good;
 mod metrics;
 mod plugin;
+mod quota;
 mod request;
 
 proxy_wasm::main! {{

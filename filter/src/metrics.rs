@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 
-use lanekeeper_policy::{Assignment, OTHER, Policy, Source};
+use lanekeeper_policy::{Assignment, Count, Judgement, OTHER, Policy, Quota, Source};
 
 use crate::host::{self, MetricType};
 
@@ -15,6 +15,8 @@ pub(crate) enum Error {
     Entropy,
     /// The pod has no `version` label, or one that is no version name.
     PodVersion,
+    /// The state of a quota was forgotten: unreadable, or more than a period ahead of the clock.
+    QuotaState,
 }
 
 /// The metrics of one configuration of the plugin.
@@ -26,8 +28,33 @@ pub(crate) struct Metrics {
     assignments: Vec<Vec<Option<u32>>>,
     /// By the version that was meant.
     mismatches: Vec<(String, Option<u32>)>,
+    quotas: Vec<QuotaMetrics>,
+    quota_state_errors: Option<u32>,
     entropy_errors: Option<u32>,
     pod_version_errors: Option<u32>,
+}
+
+/// The metrics of one quota.
+#[derive(Debug)]
+struct QuotaMetrics {
+    verdicts: [Option<u32>; Count::ALL.len()],
+    overflow: Option<u32>,
+    contention: Option<u32>,
+}
+
+impl QuotaMetrics {
+    fn define(quota: &Quota) -> Self {
+        let quota = labels(&[("quota", quota.name())]);
+        let of = |verdict: Count| {
+            let verdict = labels(&[("verdict", verdict.name())]);
+            counter(&format!("{quota}{verdict}"), "quota_total")
+        };
+        Self {
+            verdicts: Count::ALL.map(of),
+            overflow: counter(&quota, "quota_overflow_total"),
+            contention: counter(&quota, "quota_contention_total"),
+        }
+    }
 }
 
 impl Metrics {
@@ -76,6 +103,8 @@ impl Metrics {
                 })
                 .collect(),
             mismatches: mismatches.unwrap_or_default(),
+            quotas: policy.quotas().iter().map(QuotaMetrics::define).collect(),
+            quota_state_errors: error("quota_state"),
             entropy_errors: error("entropy"),
             pod_version_errors: error("pod_version"),
         }
@@ -102,6 +131,26 @@ impl Metrics {
         }
     }
 
+    pub(crate) fn judged(&self, judgement: &Judgement) {
+        let Some(quota) = self.quotas.get(judgement.quota) else {
+            return;
+        };
+        for (count, metric) in Count::ALL.iter().zip(quota.verdicts) {
+            if judgement.count == Some(*count) {
+                host::increment(metric);
+            }
+        }
+        if judgement.overflow {
+            host::increment(quota.overflow);
+        }
+        if judgement.contended {
+            host::increment(quota.contention);
+        }
+        if judgement.reset {
+            self.error(Error::QuotaState);
+        }
+    }
+
     pub(crate) fn mismatch(&self, expected: &str) {
         let metric = self.mismatches.iter().find(|(name, _)| name == expected);
         host::increment(metric.and_then(|(_, metric)| *metric));
@@ -111,6 +160,7 @@ impl Metrics {
         host::increment(match error {
             Error::Entropy => self.entropy_errors,
             Error::PodVersion => self.pod_version_errors,
+            Error::QuotaState => self.quota_state_errors,
         });
     }
 }

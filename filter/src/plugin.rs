@@ -1,14 +1,16 @@
 //! The plugin as a whole: takes configurations, keeps the last good one in force.
 
+use std::cell::RefCell;
 use std::rc::Rc;
 
-use lanekeeper_policy::{Policy, is_version_name};
+use lanekeeper_policy::{Judge, Policy, is_version_name};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
 use crate::host::{self, LogLevel};
 use crate::last_good;
 use crate::metrics::{self, Error, Metrics};
+use crate::quota;
 use crate::request::RequestContext;
 
 /// What is in force: shared by all requests that began under it.
@@ -16,12 +18,14 @@ use crate::request::RequestContext;
 pub(crate) struct InForce {
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
+    /// Judges by the quotas of the policy.
+    pub(crate) judge: RefCell<Judge>,
     /// The version of the pod whose sidecar this is.
     pub(crate) pod_version: Option<String>,
 }
 
 impl InForce {
-    fn new(policy: Policy) -> Rc<Self> {
+    fn new(plugin: &str, policy: Policy) -> Rc<Self> {
         let pod_version = host::pod_version()
             .and_then(|version| String::from_utf8(version).ok())
             .filter(|version| is_version_name(version));
@@ -37,6 +41,7 @@ impl InForce {
         Rc::new(Self {
             policy,
             metrics,
+            judge: RefCell::new(quota::judge(plugin)),
             pod_version,
         })
     }
@@ -58,7 +63,7 @@ impl Plugin {
     fn in_force(&self) -> Rc<InForce> {
         let in_force = match &self.pushed {
             Some(pushed) => Rc::clone(pushed),
-            None => last_good::in_force(&self.name, InForce::new),
+            None => last_good::in_force(&self.name, |policy| InForce::new(&self.name, policy)),
         };
         metrics::configured(&self.name, self.pushed.is_none(), in_force.policy.hash());
         in_force
@@ -75,7 +80,7 @@ impl RootContext for Plugin {
         let text = host::plugin_configuration();
         let refused = match Policy::from_json(&text, &host::env) {
             Ok(policy) => {
-                let pushed = InForce::new(policy);
+                let pushed = InForce::new(&self.name, policy);
                 last_good::keep(&self.name, &text, &pushed);
                 self.pushed = Some(pushed);
                 None

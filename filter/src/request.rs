@@ -1,6 +1,7 @@
 //! One request on its way through the filter.
 
 use std::rc::Rc;
+use std::time::Duration;
 
 use lanekeeper_policy::{
     Headers, Outcome, Request, ResponsePlan, SHARED_CACHE_HEADERS, Sidecar, VERSION_HEADER,
@@ -12,6 +13,7 @@ use proxy_wasm::types::Action;
 use crate::host::{self, MapType};
 use crate::metrics::Error;
 use crate::plugin::InForce;
+use crate::quota::{self, Workers};
 
 const REQUEST: MapType = MapType::HttpRequestHeaders;
 const RESPONSE: MapType = MapType::HttpResponseHeaders;
@@ -39,10 +41,16 @@ impl HttpContext for RequestContext {
         let fields = host::headers(REQUEST);
         let headers = Headers::new(&fields);
         match self.in_force.policy.sidecar() {
-            Some(sidecar) => self.in_force.pass_sidecar(sidecar, headers),
-            None => self.response = self.in_force.pass_gateway(headers),
+            Some(sidecar) => {
+                self.in_force.pass_sidecar(sidecar, headers);
+                Action::Continue
+            }
+            None => {
+                let (response, action) = self.in_force.pass_gateway(headers);
+                self.response = response;
+                action
+            }
         }
-        Action::Continue
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
@@ -66,11 +74,12 @@ impl InForce {
         }
     }
 
-    /// A request at the gateway. What is left to do is done to the response.
-    fn pass_gateway(&self, headers: Headers<'_>) -> ResponsePlan {
+    /// A request at the gateway: does it pass, and what is left to do to the response?
+    fn pass_gateway(&self, headers: Headers<'_>) -> (ResponsePlan, Action) {
+        let now = host::now();
         let request = Request {
             headers,
-            now: host::now(),
+            now: now.as_secs(),
         };
         let decision = self.policy.decide(request, &mut || {
             let bits = host::entropy();
@@ -79,16 +88,39 @@ impl InForce {
             }
             bits
         });
+        if let Outcome::Assigned(assignment) = &decision.outcome {
+            self.metrics.assigned(assignment);
+        }
+        if self.refuses(request, &decision.outcome, now) {
+            return (decision.response, Action::Pause);
+        }
         for name in decision.remove {
             host::remove_header(REQUEST, name);
         }
         if let Some(version) = decision.version {
             host::set_header(REQUEST, VERSION_HEADER, version.as_bytes());
         }
-        if let Outcome::Assigned(assignment) = &decision.outcome {
-            self.metrics.assigned(assignment);
+        (decision.response, Action::Continue)
+    }
+
+    /// Whether a quota refuses a request; then the client has its answer.
+    fn refuses(&self, request: Request<'_>, outcome: &Outcome, now: Duration) -> bool {
+        if self.policy.quotas().is_empty() {
+            return false;
         }
-        decision.response
+        let now = now.as_nanos().try_into().unwrap_or(u64::MAX);
+        // The hostcalls of a ruling lead back to no request.
+        let Ok(mut judge) = self.judge.try_borrow_mut() else {
+            return false;
+        };
+        let ruling = judge.judge(&self.policy, request, outcome, now, &mut Workers);
+        for judgement in &ruling.judgements {
+            self.metrics.judged(judgement);
+        }
+        if let Some(refusal) = &ruling.refusal {
+            quota::refuse(refusal, request.headers);
+        }
+        ruling.refusal.is_some()
     }
 }
 

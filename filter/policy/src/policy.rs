@@ -211,14 +211,12 @@ impl Policy {
     /// (`path` is in normal form).
     pub(crate) fn find(&self, authority: &[u8], path: &[u8]) -> Option<usize> {
         let host = host::of_authority(authority);
-        let best = &self
-            .routes
-            .iter()
-            .find(|route| route.host.matches(host))?
-            .host;
+        let ours = self.routes.iter().filter(|route| route.host.matches(host));
+        let best = &ours.max_by_key(|route| route.host.specificity())?.host;
         self.routes
             .iter()
-            .find(|route| route.host == *best && path::is_below(path, &route.prefix))
+            .filter(|route| route.host == *best && path::is_below(path, &route.prefix))
+            .max_by_key(|route| route.prefix.len())
             .map(|route| route.rollout)
     }
 }

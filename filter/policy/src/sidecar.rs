@@ -1,8 +1,6 @@
 //! The plugin in the sidecar of a pod: the pod's own version goes out, and what comes in is checked
 //! against it.
 
-use std::collections::BTreeSet;
-
 use crate::headers::Headers;
 use crate::host::{self, HostPattern};
 use crate::{OTHER, VERSION_HEADER};
@@ -11,12 +9,12 @@ use crate::{OTHER, VERSION_HEADER};
 #[derive(Clone, Debug)]
 pub struct Sidecar {
     pub(crate) stamp: Vec<HostPattern>,
-    pub(crate) versions: BTreeSet<String>,
+    pub(crate) versions: Vec<String>,
 }
 
 impl Sidecar {
     /// Version names that metrics may show.
-    pub fn versions(&self) -> &BTreeSet<String> {
+    pub fn versions(&self) -> &[String] {
         &self.versions
     }
 

@@ -1,12 +1,9 @@
 //! Turns the document into a policy; what only shows between several fields is checked here.
 
-use std::cmp::Reverse;
-use std::collections::BTreeMap;
-
 use serde_json::Value;
 
 use super::document::{
-    ClientHeader, Document, IdentityDocument, OnMismatch, OnMissing, OverrideDocument,
+    ClientHeader, Document, IdentityDocument, OnMismatch, OnMissing, OverrideDocument, PathPrefix,
     RolloutDocument, Serves, SidecarDocument, Stickiness,
 };
 use super::fault::Faults;
@@ -45,10 +42,6 @@ pub(crate) fn policy(document: Document, env: Environment<'_>, faults: &mut Faul
         }
         rollouts.push(rollout(document, &path, env, faults));
     }
-    // Best host first, then the longest prefix: the first match is the right one.
-    routes.sort_unstable_by_key(|route: &Route| {
-        Reverse((route.host.specificity(), route.prefix.len()))
-    });
     let quotas = quotas::quotas(document.quotas, faults);
     let sidecar = document.sidecar.map(sidecar);
     Policy::new(rollouts, routes, quotas, sidecar)
@@ -296,13 +289,10 @@ fn sidecar(document: SidecarDocument) -> Sidecar {
 /// A page and the API it calls are two entries of one rollout; if they differed, a user would be in
 /// two versions at once.
 fn same_name_same_versions(rollouts: &[RolloutDocument], faults: &mut Faults) {
-    let mut first_of: BTreeMap<&str, usize> = BTreeMap::new();
     for (index, rollout) in rollouts.iter().enumerate() {
-        let Some(first) = first_of.get(rollout.name.0.as_str()).copied() else {
-            first_of.insert(&rollout.name.0, index);
-            continue;
-        };
-        let Some(other) = rollouts.get(first) else {
+        let earlier = rollouts.iter().take(index).enumerate();
+        let same_name = |(_, other): &(usize, &RolloutDocument)| other.name == rollout.name;
+        let Some((first, other)) = earlier.into_iter().find(same_name) else {
             continue;
         };
         let splits = |rollout: &RolloutDocument| {
@@ -333,22 +323,24 @@ fn same_name_same_versions(rollouts: &[RolloutDocument], faults: &mut Faults) {
 }
 
 fn no_route_twice(rollouts: &[RolloutDocument], faults: &mut Faults) {
-    let mut seen = BTreeMap::new();
+    let mut seen: Vec<(&HostPattern, &str, usize)> = Vec::new();
     for (index, rollout) in rollouts.iter().enumerate() {
         for host in &rollout.hosts {
-            for prefix in &rollout.path_prefixes {
+            for PathPrefix(prefix) in &rollout.path_prefixes {
                 let at = format!("rollouts[{index}].hosts");
                 if !faults.none_under(&at) {
                     continue;
                 }
-                if let Some(other) = seen.insert((host, &prefix.0), index) {
-                    let allowed = if other == index {
+                let same = |(h, p, _): &&(&HostPattern, &str, usize)| (*h, *p) == (host, prefix);
+                if let Some((_, _, other)) = seen.iter().find(same) {
+                    let allowed = if *other == index {
                         "hosts and paths that are listed once".to_owned()
                     } else {
                         format!("a host and path that rollouts[{other}] does not have")
                     };
-                    faults.add_text(&at, format!("{host} {}", prefix.0), allowed);
+                    faults.add_text(&at, format!("{host} {prefix}"), allowed);
                 }
+                seen.push((host, prefix, index));
             }
         }
     }

@@ -39,15 +39,12 @@ impl Faults {
         allowed: impl Into<String>,
     ) {
         // Who writes the secret itself instead of its variable's name shall not read it in a log.
-        if path.ends_with(".secret") {
-            return self.add_text(path, "a secret", allowed);
-        }
-        let text = value.borrow().to_string();
-        let shown = match text.char_indices().nth(SHOWN) {
-            Some((at, _)) => format!("{}…", text.get(..at).unwrap_or_default()),
-            None => text,
+        let shown = if path.ends_with(".secret") {
+            "a secret".to_owned()
+        } else {
+            shown(value.borrow())
         };
-        self.add_text(path, shown, allowed);
+        self.push(path, shown, allowed.into());
     }
 
     /// Adds a fault that is in no single value: `value` says what is found.
@@ -57,10 +54,14 @@ impl Faults {
         value: impl Into<String>,
         allowed: impl Into<String>,
     ) {
+        self.push(path, value.into(), allowed.into());
+    }
+
+    fn push(&mut self, path: &str, value: String, allowed: String) {
         self.0.push(Fault {
             path: path.to_owned(),
-            value: value.into(),
-            allowed: allowed.into(),
+            value,
+            allowed,
         });
     }
 
@@ -87,6 +88,16 @@ impl Faults {
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.0.iter()
     }
+}
+
+/// A value in a message.
+fn shown(value: &Value) -> String {
+    let mut text = value.to_string();
+    if let Some((at, _)) = text.char_indices().nth(SHOWN) {
+        text.truncate(at);
+        text.push('…');
+    }
+    text
 }
 
 impl fmt::Display for Faults {
