@@ -9,7 +9,8 @@ use axum::routing::post;
 use reqwest::Response;
 use serde_json::{Value, json};
 use service_kit::testing::{Process, client, command};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_app-service");
@@ -238,15 +239,12 @@ async fn whatever_else_the_model_answers_is_not_the_callers_fault() {
 
 #[tokio::test]
 async fn a_body_that_never_comes_is_a_408() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let app = start_with(
         &spam_model().await,
         &[("MODEL_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "200ms")],
     );
     let address = app.url.trim_start_matches("http://");
-    let mut connection = tokio::net::TcpStream::connect(address)
-        .await
-        .expect("connects");
+    let mut connection = TcpStream::connect(address).await.expect("connects");
     let head = "POST /sms HTTP/1.1\r\nhost: app\r\ncontent-type: application/json\r\n\
                 content-length: 20\r\n\r\n{";
     connection.write_all(head.as_bytes()).await.expect("sent");
@@ -370,12 +368,9 @@ async fn each_request_is_one_json_line_with_its_id_and_without_the_message() {
 
 #[tokio::test]
 async fn a_request_whose_client_leaves_is_logged_and_counted() {
-    use tokio::io::AsyncWriteExt;
     let app = start(&slow_model(Duration::from_secs(60)).await);
     let address = app.url.trim_start_matches("http://");
-    let mut connection = tokio::net::TcpStream::connect(address)
-        .await
-        .expect("connects");
+    let mut connection = TcpStream::connect(address).await.expect("connects");
     let request = "POST /sms HTTP/1.1\r\nhost: app\r\nx-request-id: 42-a\r\n\
                    content-type: application/json\r\ncontent-length: 12\r\n\r\n{\"sms\":\"hi\"}";
     connection
@@ -434,6 +429,22 @@ async fn the_process_ends_when_requests_in_flight_take_too_long() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     app.signal("TERM").expect("sent");
     assert!(app.wait().expect("ends").success());
+}
+
+#[tokio::test]
+async fn the_process_ends_at_once_when_only_heads_are_under_way() {
+    let mut app = start_with("http://model.invalid", &[("SHUTDOWN_TIMEOUT", "60s")]);
+    let address = app.url.trim_start_matches("http://");
+    let mut heads = Vec::new();
+    for head in ["", "GET /version HTTP/1.1\r\nhost: app\r\nx-slow: "] {
+        let mut connection = TcpStream::connect(address).await.expect("connects");
+        connection.write_all(head.as_bytes()).await.expect("sent");
+        heads.push(connection);
+    }
+    // The heads have arrived before this request, on a later connection, is answered.
+    get(&app, "/health").await;
+    app.signal("TERM").expect("sent");
+    assert!(app.wait().expect("ends within ten seconds").success());
 }
 
 #[tokio::test]
