@@ -237,20 +237,32 @@ async fn whatever_else_the_model_answers_is_not_the_callers_fault() {
     }
 }
 
-#[tokio::test]
-async fn a_body_that_never_comes_is_a_408() {
-    let app = start_with(
-        &spam_model().await,
-        &[("MODEL_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "200ms")],
-    );
+/// The status line of the answer to a request whose body is announced and does not come.
+async fn without_body(app: &Process, length: usize) -> String {
     let address = app.url.trim_start_matches("http://");
     let mut connection = TcpStream::connect(address).await.expect("connects");
-    let head = "POST /sms HTTP/1.1\r\nhost: app\r\ncontent-type: application/json\r\n\
-                content-length: 20\r\n\r\n{";
+    let head = format!(
+        "POST /sms HTTP/1.1\r\nhost: app\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{{"
+    );
     connection.write_all(head.as_bytes()).await.expect("sent");
     let mut answer = [0; 12];
     connection.read_exact(&mut answer).await.expect("answers");
-    assert_eq!(&answer, b"HTTP/1.1 408");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_a_408() {
+    let limits = [("MODEL_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "200ms")];
+    let app = start_with(&spam_model().await, &limits);
+    assert_eq!(without_body(&app, 65_536).await, "HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_a_413_before_it_comes() {
+    let app = start_with(&spam_model().await, &[("REQUEST_TIMEOUT", "60s")]);
+    let answer = tokio::time::timeout(Duration::from_secs(10), without_body(&app, 65_537)).await;
+    assert_eq!(answer.expect("does not wait for it"), "HTTP/1.1 413");
 }
 
 /// A server that tells what it is asked.

@@ -1,5 +1,6 @@
 //! JSON request bodies.
 
+use axum::body::HttpBody;
 use axum::extract::rejection::JsonRejection;
 use axum::extract::{FromRequest, Request};
 use axum::http::StatusCode;
@@ -17,6 +18,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Json<T> {
     type Rejection = Problem;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        // By its Content-Length, where it has one: such a body is not waited for.
+        if request.body().size_hint().lower() > MAX_BODY as u64 {
+            return Err(too_large());
+        }
         match axum::Json::from_request(request, state).await {
             Ok(axum::Json(body)) => Ok(Self(body)),
             Err(rejection) => Err(explain(&rejection)),
@@ -31,11 +36,16 @@ fn explain(rejection: &JsonRejection) -> Problem {
         }
         JsonRejection::JsonDataError(error) => field_error(&error.body_text()).to_owned(),
         JsonRejection::BytesRejection(error) if error.status() == StatusCode::PAYLOAD_TOO_LARGE => {
-            format!("allowed are bodies up to {MAX_BODY} bytes")
+            return too_large();
         }
         other => other.body_text(),
     };
     Problem::new(rejection.status(), detail)
+}
+
+fn too_large() -> Problem {
+    let detail = format!("allowed are bodies up to {MAX_BODY} bytes");
+    Problem::new(StatusCode::PAYLOAD_TOO_LARGE, detail)
 }
 
 /// `sms: what is wrong` out of `Failed to ... target type: sms: what is wrong at line 1 column 9`.
