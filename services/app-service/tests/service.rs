@@ -127,17 +127,36 @@ async fn a_bad_request_is_refused_with_what_is_allowed() {
         ),
         (json!({ "sms": " \n\t" }), "1 to 2000 characters"),
         (json!({ "sms": "x".repeat(2001) }), "1 to 2000 characters"),
-        (json!({ "sms": 7 }), "expected a string"),
+        (
+            json!({ "sms": 7 }),
+            "sms: invalid type: integer `7`, expected a string",
+        ),
         (
             json!({ "sms": "hi", "guess": "maybe" }),
-            "expected `spam` or `ham`",
+            "guess: \"maybe\": allowed are spam and ham",
+        ),
+        (
+            json!({ "sms": "hi", "guess": 7 }),
+            "guess: invalid type: integer `7`, expected a string",
+        ),
+        (
+            json!({ "sms": "hi", "guess": { "spam": null } }),
+            "guess: invalid type: map, expected a string",
         ),
         (
             json!({ "sms": "hi", "version": "v2" }),
             "expected `sms` or `guess`",
         ),
         (json!({}), "missing field `sms`"),
-        (json!("hi"), "expected struct"),
+        (
+            json!("hi"),
+            "invalid type: string \"hi\", expected a JSON object",
+        ),
+        (
+            json!(["hi", "spam"]),
+            "invalid type: sequence, expected a JSON object",
+        ),
+        (json!(null), "invalid type: null, expected a JSON object"),
     ] {
         let detail = problem(ask(&app, body).await, unprocessable).await;
         assert!(detail.contains(allowed), "{detail}");
