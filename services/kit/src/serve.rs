@@ -21,22 +21,18 @@ use tokio::sync::watch;
 /// too, and a proxy that reuses one just when it is closed fails a request: hence not shorter.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Logs as JSON, one line per event, to stdout.
-pub fn log_to_stdout() {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_target(false)
-        .init();
-}
-
 /// Serves `router` until SIGTERM or SIGINT; then takes no new connections and lets requests in
-/// flight finish, for at most `shutdown_timeout`.
+/// flight finish, for at most `shutdown_timeout`. Logs as JSON, one line per event, to stdout.
 pub async fn serve(
     address: SocketAddr,
     router: Router,
     shutdown_timeout: Duration,
 ) -> io::Result<()> {
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .init();
     let stop = stop_signal()?;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))
