@@ -1,87 +1,29 @@
 //! A user who was given a version stays in that version.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::Mutex;
+mod crowd;
 
-use harness::http::{Client, Request};
+use harness::http::Request;
 use harness::upstream::Echo;
-use promises::{Gateway, cookies, policy, user_of, version_of, versions};
+use promises::{Gateway, cookies, policy, user_of, versions};
 use serde_json::json;
 
-const USERS: usize = 1_000;
-const REQUESTS: usize = 20;
-
-/// A thousand users by header and a thousand visitors with a cookie jar, all at once.
 #[test]
 fn of_two_thousand_users_with_twenty_requests_each_nobody_flips() {
     let gateway = Gateway::start(&policy(json!({})));
-    let seen: Mutex<HashMap<String, HashSet<String>>> = Mutex::default();
-    std::thread::scope(|scope| {
-        for worker in 0..8 {
-            let (gateway, seen) = (&gateway, &seen);
-            scope.spawn(move || {
-                let mut client = Client::connect(gateway.address()).expect("a connection");
-                let mut jars: HashMap<usize, String> = HashMap::new();
-                for _ in 0..REQUESTS {
-                    for user in (worker..USERS).step_by(8) {
-                        let name = format!("user-{user}");
-                        let by_header = Request::get("/").header("X-User", &name);
-                        let echo = Echo::of(&client.send(&by_header).expect("a response"))
-                            .expect("an echo");
-                        note(seen, name, &echo);
-
-                        let jar = jars.entry(user).or_default();
-                        let by_cookie = Request::get("/").header("Cookie", jar.as_bytes());
-                        let response = client.send(&by_cookie).expect("a response");
-                        if !response.headers.all("set-cookie").is_empty() {
-                            assert!(jar.is_empty(), "cookies are set only once");
-                            *jar = cookies(&response);
-                        }
-                        note(
-                            seen,
-                            format!("visitor-{user}"),
-                            &Echo::of(&response).expect("an echo"),
-                        );
-                    }
-                }
-            });
-        }
-    });
-    let seen = seen.into_inner().expect("no panic");
-    assert_eq!(seen.len(), 2 * USERS);
-    let flipped: Vec<_> = seen
-        .iter()
-        .filter(|(_, versions)| versions.len() > 1)
-        .collect();
-    assert!(flipped.is_empty(), "{flipped:?}");
-
-    let canary = |kind: &str| {
-        let users = seen.iter().filter(|(user, _)| user.starts_with(kind));
-        users
-            .filter(|(_, versions)| versions.contains("canary"))
-            .count()
-    };
-    // Who is in canary is no chance for named users, and within 4 sigma (38) of 100 for visitors.
-    let expected = (0..USERS)
-        .filter(|n| version_of(&format!("user-{n}")) == "canary")
-        .count();
-    assert_eq!(canary("user-"), expected);
-    assert!(
-        (62..=138).contains(&canary("visitor-")),
-        "{}",
-        canary("visitor-")
-    );
+    let request = Request::get("/");
+    let visitors =
+        crowd::stays_in_one_version(gateway.address(), 1_000, 20, &request, |response| {
+            let echo = Echo::of(response).expect("an echo");
+            // The route follows the header that the filter set.
+            let version = echo.headers.get("x-app-version");
+            assert_eq!(version, Some(echo.upstream.as_str()));
+            echo.upstream
+        });
+    // Within 4 sigma (38) of 100.
+    let canary = visitors.iter().filter(|version| *version == "canary");
+    let canary = canary.count();
+    assert!((62..=138).contains(&canary), "{canary}");
     assert_eq!(gateway.crashes(), 0);
-}
-
-fn note(seen: &Mutex<HashMap<String, HashSet<String>>>, user: String, echo: &Echo) {
-    // The route follows the header that the filter set.
-    assert_eq!(
-        echo.headers.get("x-app-version"),
-        Some(echo.upstream.as_str())
-    );
-    let mut seen = seen.lock().expect("no panic");
-    seen.entry(user).or_default().insert(echo.upstream.clone());
 }
 
 #[test]

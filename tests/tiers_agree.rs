@@ -1,13 +1,10 @@
 //! Behind the gateway, every tier answers in the user's version: real services, a real sidecar
 //! beside each version, and an application that knows nothing of versions.
 
-use std::collections::{HashMap, HashSet};
+mod crowd;
 
-use harness::http::{Client, Request, Response};
-use promises::{SmsChecker, cookies, user_of, version_of};
-
-const USERS: usize = 200;
-const REQUESTS: usize = 5;
+use harness::http::{Request, Response};
+use promises::{SmsChecker, user_of};
 
 fn sms() -> Request {
     Request::post("/sms", r#"{"sms": "see you at the station at six"}"#)
@@ -31,54 +28,11 @@ fn tiers(response: &Response) -> (String, String) {
 #[test]
 fn users_and_visitors_stay_in_one_version_in_both_tiers() {
     let checker = SmsChecker::start();
-    let seen: Vec<(String, HashSet<String>)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..4)
-            .map(|worker| {
-                let address = checker.gateway();
-                scope.spawn(move || {
-                    let mut client = Client::connect(&address).expect("a connection");
-                    let mut jars: HashMap<usize, String> = HashMap::new();
-                    let mut seen: HashMap<String, HashSet<String>> = HashMap::new();
-                    for _ in 0..REQUESTS {
-                        for user in (worker..USERS).step_by(4) {
-                            let name = format!("user-{user}");
-                            let response = client
-                                .send(&sms().header("X-User", &name))
-                                .expect("a response");
-                            let (app, model) = tiers(&response);
-                            assert_eq!(app, model);
-                            assert_eq!(app, version_of(&name));
-                            seen.entry(name).or_default().insert(app);
-
-                            let jar = jars.entry(user).or_default();
-                            let response = client
-                                .send(&sms().header("Cookie", &*jar))
-                                .expect("a response");
-                            if jar.is_empty() {
-                                *jar = cookies(&response);
-                            }
-                            let (app, model) = tiers(&response);
-                            assert_eq!(app, model);
-                            seen.entry(format!("visitor-{user}"))
-                                .or_default()
-                                .insert(app);
-                        }
-                    }
-                    seen
-                })
-            })
-            .collect();
-        let joined = workers
-            .into_iter()
-            .map(|worker| worker.join().expect("no failure"));
-        joined.flatten().collect()
+    crowd::stays_in_one_version(&checker.gateway(), 200, 5, &sms(), |response| {
+        let (app, model) = tiers(response);
+        assert_eq!(app, model);
+        app
     });
-    assert_eq!(seen.len(), 2 * USERS);
-    let flipped: Vec<_> = seen
-        .iter()
-        .filter(|(_, versions)| versions.len() > 1)
-        .collect();
-    assert!(flipped.is_empty(), "{flipped:?}");
     assert_eq!(checker.mismatches(), 0);
 }
 

@@ -9,7 +9,8 @@ use axum::routing::post;
 use reqwest::Response;
 use serde_json::{Value, json};
 use service_kit::testing::{Process, client, command};
-use tokio::net::TcpListener;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_app-service");
@@ -126,17 +127,36 @@ async fn a_bad_request_is_refused_with_what_is_allowed() {
         ),
         (json!({ "sms": " \n\t" }), "1 to 2000 characters"),
         (json!({ "sms": "x".repeat(2001) }), "1 to 2000 characters"),
-        (json!({ "sms": 7 }), "expected a string"),
+        (
+            json!({ "sms": 7 }),
+            "sms: invalid type: integer `7`, expected a string",
+        ),
         (
             json!({ "sms": "hi", "guess": "maybe" }),
-            "expected `spam` or `ham`",
+            "guess: \"maybe\": allowed are spam and ham",
+        ),
+        (
+            json!({ "sms": "hi", "guess": 7 }),
+            "guess: invalid type: integer `7`, expected a string",
+        ),
+        (
+            json!({ "sms": "hi", "guess": { "spam": null } }),
+            "guess: invalid type: map, expected a string",
         ),
         (
             json!({ "sms": "hi", "version": "v2" }),
             "expected `sms` or `guess`",
         ),
         (json!({}), "missing field `sms`"),
-        (json!("hi"), "expected struct"),
+        (
+            json!("hi"),
+            "invalid type: string \"hi\", expected a JSON object",
+        ),
+        (
+            json!(["hi", "spam"]),
+            "invalid type: sequence, expected a JSON object",
+        ),
+        (json!(null), "invalid type: null, expected a JSON object"),
     ] {
         let detail = problem(ask(&app, body).await, unprocessable).await;
         assert!(detail.contains(allowed), "{detail}");
@@ -236,23 +256,32 @@ async fn whatever_else_the_model_answers_is_not_the_callers_fault() {
     }
 }
 
-#[tokio::test]
-async fn a_body_that_never_comes_is_a_408() {
-    use tokio::io::{AsyncReadExt, AsyncWriteExt};
-    let app = start_with(
-        &spam_model().await,
-        &[("MODEL_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "200ms")],
-    );
+/// The status line of the answer to a request whose body is announced and does not come.
+async fn without_body(app: &Process, length: usize) -> String {
     let address = app.url.trim_start_matches("http://");
-    let mut connection = tokio::net::TcpStream::connect(address)
-        .await
-        .expect("connects");
-    let head = "POST /sms HTTP/1.1\r\nhost: app\r\ncontent-type: application/json\r\n\
-                content-length: 20\r\n\r\n{";
+    let mut connection = TcpStream::connect(address).await.expect("connects");
+    let head = format!(
+        "POST /sms HTTP/1.1\r\nhost: app\r\ncontent-type: application/json\r\n\
+         content-length: {length}\r\n\r\n{{"
+    );
     connection.write_all(head.as_bytes()).await.expect("sent");
     let mut answer = [0; 12];
     connection.read_exact(&mut answer).await.expect("answers");
-    assert_eq!(&answer, b"HTTP/1.1 408");
+    String::from_utf8_lossy(&answer).into_owned()
+}
+
+#[tokio::test]
+async fn a_body_that_never_comes_is_a_408() {
+    let limits = [("MODEL_TIMEOUT", "100ms"), ("REQUEST_TIMEOUT", "200ms")];
+    let app = start_with(&spam_model().await, &limits);
+    assert_eq!(without_body(&app, 65_536).await, "HTTP/1.1 408");
+}
+
+#[tokio::test]
+async fn a_body_that_is_announced_as_too_large_is_a_413_before_it_comes() {
+    let app = start_with(&spam_model().await, &[("REQUEST_TIMEOUT", "60s")]);
+    let answer = tokio::time::timeout(Duration::from_secs(10), without_body(&app, 65_537)).await;
+    assert_eq!(answer.expect("does not wait for it"), "HTTP/1.1 413");
 }
 
 /// A server that tells what it is asked.
@@ -370,12 +399,9 @@ async fn each_request_is_one_json_line_with_its_id_and_without_the_message() {
 
 #[tokio::test]
 async fn a_request_whose_client_leaves_is_logged_and_counted() {
-    use tokio::io::AsyncWriteExt;
     let app = start(&slow_model(Duration::from_secs(60)).await);
     let address = app.url.trim_start_matches("http://");
-    let mut connection = tokio::net::TcpStream::connect(address)
-        .await
-        .expect("connects");
+    let mut connection = TcpStream::connect(address).await.expect("connects");
     let request = "POST /sms HTTP/1.1\r\nhost: app\r\nx-request-id: 42-a\r\n\
                    content-type: application/json\r\ncontent-length: 12\r\n\r\n{\"sms\":\"hi\"}";
     connection
@@ -437,6 +463,22 @@ async fn the_process_ends_when_requests_in_flight_take_too_long() {
 }
 
 #[tokio::test]
+async fn the_process_ends_at_once_when_only_heads_are_under_way() {
+    let mut app = start_with("http://model.invalid", &[("SHUTDOWN_TIMEOUT", "60s")]);
+    let address = app.url.trim_start_matches("http://");
+    let mut heads = Vec::new();
+    for head in ["", "GET /version HTTP/1.1\r\nhost: app\r\nx-slow: "] {
+        let mut connection = TcpStream::connect(address).await.expect("connects");
+        connection.write_all(head.as_bytes()).await.expect("sent");
+        heads.push(connection);
+    }
+    // The heads have arrived before this request, on a later connection, is answered.
+    get(&app, "/health").await;
+    app.signal("TERM").expect("sent");
+    assert!(app.wait().expect("ends within ten seconds").success());
+}
+
+#[tokio::test]
 async fn the_page_is_whole_in_itself_and_the_same_under_both_paths() {
     let app = start(&spam_model().await);
     let response = get(&app, "/").await;
@@ -493,20 +535,6 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
 }
 
 #[test]
-fn help_lists_every_environment_variable() {
-    let output = command(PROGRAM, &[]).arg("--help").output().expect("runs");
-    let help = String::from_utf8_lossy(&output.stdout).into_owned();
-    for name in [
-        "LISTEN_ADDR",
-        "VERSION",
-        "MODEL_SERVICE_URL",
-        "MODEL_TIMEOUT",
-        "REQUEST_TIMEOUT",
-        "SHUTDOWN_TIMEOUT",
-    ] {
-        assert!(
-            help.contains(&format!("[env: {name}=")),
-            "{name} is not in\n{help}"
-        );
-    }
+fn help_lists_every_environment_variable_and_no_value() {
+    service_kit::testing::check_help(PROGRAM, &["MODEL_SERVICE_URL", "MODEL_TIMEOUT"]);
 }

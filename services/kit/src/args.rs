@@ -4,7 +4,14 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Args;
+use clap::{Args, Parser};
+
+/// The settings of this process; a bad one ends it. `--help` shows no values of the environment, for
+/// one may hold a password.
+pub fn settings<A: Parser>() -> A {
+    let command = A::command().mut_args(|arg| arg.hide_env_values(true));
+    A::from_arg_matches(&command.get_matches()).unwrap_or_else(|error| error.exit())
+}
 
 /// Settings that every service has. `--help` lists them with the environment variables.
 #[derive(Debug, Clone, Args)]

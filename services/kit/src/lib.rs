@@ -14,10 +14,10 @@ mod service;
 pub mod testing;
 mod trace;
 
-pub use args::{CommonArgs, Version, deadline};
+pub use args::{CommonArgs, Version, deadline, settings};
 pub use json::Json;
 pub use problem::Problem;
-pub use serve::{log_to_stdout, serve};
+pub use serve::serve;
 pub use served_by::SERVED_BY;
 pub use service::{MAX_BODY, Service};
 pub use trace::trace_headers;

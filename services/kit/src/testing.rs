@@ -105,6 +105,27 @@ pub fn command(program: &str, environment: &[(&str, &str)]) -> Command {
     command
 }
 
+/// Checks that `--help` lists the environment variables that every service has, and `more`, without
+/// their values.
+pub fn check_help(program: &str, more: &[&str]) {
+    let common = [
+        "LISTEN_ADDR",
+        "VERSION",
+        "REQUEST_TIMEOUT",
+        "SHUTDOWN_TIMEOUT",
+    ];
+    let names = || common.iter().chain(more).copied();
+    let environment: Vec<_> = names().map(|name| (name, "secret")).collect();
+    let output = command(program, &environment).arg("--help").output();
+    let output = output.expect("runs");
+    let help = String::from_utf8_lossy(&output.stdout);
+    for name in names() {
+        let listed = format!("[env: {name}]");
+        assert!(help.contains(&listed), "{name} is not in\n{help}");
+    }
+    assert!(!help.contains("secret"), "{help}");
+}
+
 /// A client that no proxy of the developer's gets in the way of.
 pub fn client() -> reqwest::Result<reqwest::Client> {
     reqwest::Client::builder()

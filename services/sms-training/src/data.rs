@@ -108,11 +108,7 @@ fn parse(bytes: &[u8]) -> anyhow::Result<(BTreeMap<String, Example>, usize)> {
 
 fn parse_line(line: &str) -> anyhow::Result<Example> {
     let (label, text) = line.split_once('\t').context("no tab after the label")?;
-    let label = match label {
-        "ham" => Label::Ham,
-        "spam" => Label::Spam,
-        other => bail!("label {other:?}; allowed are ham and spam"),
-    };
+    let label = Label::try_from(label.to_owned()).context("label")?;
     ensure!(!text.trim().is_empty(), "no text after the label");
     let text = text.to_owned();
     Ok(Example { label, text })
@@ -191,7 +187,7 @@ mod tests {
         );
         assert_eq!(
             error("eggs\tok"),
-            "line 1: label \"eggs\"; allowed are ham and spam"
+            "line 1: label: \"eggs\": allowed are spam and ham"
         );
         assert_eq!(error("ham\tok\n\n"), "line 2: no tab after the label");
         assert_eq!(error("spam\t \n"), "line 1: no text after the label");

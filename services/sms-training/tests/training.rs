@@ -99,11 +99,7 @@ fn bad_data_is_an_error_that_names_file_and_line() {
     for (data, parts) in [
         (
             data,
-            [
-                "data.txt",
-                "line 2",
-                "label \"eggs\"; allowed are ham and spam",
-            ],
+            ["data.txt", "line 2", "\"eggs\": allowed are spam and ham"],
         ),
         ("no/such".into(), ["Error", "no/such", "No such file"]),
     ] {

@@ -6,5 +6,5 @@ mod message;
 mod model;
 
 pub use features::{Features, normalise};
-pub use message::{InvalidMessage, Label, MAX_CHARS, Message};
+pub use message::{InvalidLabel, InvalidMessage, Label, MAX_CHARS, Message};
 pub use model::{FORMAT, InvalidModel, Model, sha256};

@@ -61,7 +61,7 @@ impl std::error::Error for InvalidMessage {}
 
 /// What a message is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
+#[serde(rename_all = "lowercase", try_from = "String")]
 pub enum Label {
     /// Unsolicited advertising or fraud.
     Spam,
@@ -78,6 +78,29 @@ impl Label {
         }
     }
 }
+
+impl TryFrom<String> for Label {
+    type Error = InvalidLabel;
+
+    fn try_from(text: String) -> Result<Self, InvalidLabel> {
+        let label = [Self::Spam, Self::Ham]
+            .into_iter()
+            .find(|label| label.as_str() == text);
+        label.ok_or(InvalidLabel(text))
+    }
+}
+
+/// A text that is not a [`Label`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct InvalidLabel(String);
+
+impl fmt::Display for InvalidLabel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: allowed are spam and ham", self.0)
+    }
+}
+
+impl std::error::Error for InvalidLabel {}
 
 #[cfg(test)]
 mod tests {

@@ -4,6 +4,7 @@ use harness::envoy::{Envoy, Options};
 use harness::http::{self, Client, Request};
 use harness::process::Process;
 use harness::upstream::{Echo, Upstream};
+use std::path::Path;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, Instant};
@@ -141,11 +142,14 @@ fn a_dropped_envoy_is_gone_and_so_are_its_files() {
 
 #[test]
 fn a_process_dies_with_an_owner_that_was_killed() {
-    // The owner is a copy of this test program that runs only `owner` below.
+    if let Some(pid_file) = std::env::var_os("PID_FILE") {
+        return own_a_process(pid_file.as_ref());
+    }
+    // The owner is a copy of this test program that runs only this test, as `own_a_process`.
     let dir = tempfile::tempdir().expect("a directory");
     let pid_file = dir.path().join("pid");
     let mut owner = Command::new(std::env::current_exe().expect("this program"))
-        .args(["--exact", "owner_of_a_process", "--ignored"])
+        .args(["--exact", "a_process_dies_with_an_owner_that_was_killed"])
         .env("PID_FILE", &pid_file)
         .spawn()
         .expect("a second test program");
@@ -160,12 +164,9 @@ fn a_process_dies_with_an_owner_that_was_killed() {
     wait_for(|| (!alive(&child)).then_some(()));
 }
 
-#[test]
-#[ignore = "run by a_process_dies_with_an_owner_that_was_killed"]
-fn owner_of_a_process() {
+fn own_a_process(pid_file: &Path) {
     let dir = Process::scratch_dir("owned").expect("a directory");
     let process = Process::start("owned", dir, Command::new("sleep").arg("60")).expect("sleep");
-    let pid_file = std::env::var_os("PID_FILE").expect("PID_FILE");
     std::fs::write(pid_file, process.id().to_string()).expect("a file");
     thread::sleep(Duration::from_secs(60));
 }

@@ -1,7 +1,7 @@
 //! The hostcalls of proxy-wasm ABI 0.2.1, as Envoy answers them.
 
 use super::guest::{Guest, Stop};
-use super::vm::{GrpcCall, Host, HttpCall, LocalResponse, StreamState};
+use super::vm::{GrpcCall, Host, LocalResponse, StreamState};
 use super::{Headers, LogLevel, Metric, Status};
 use std::time::Duration;
 use wasmtime::{Caller, Linker};
@@ -78,11 +78,11 @@ hostcalls! {
     proxy_set_buffer_bytes(guest, kind: u32, start: u32, size: u32, data: u32, length: u32) {
         let new = guest.bytes(data, length)?;
         let body = match kind {
-            0 => &mut guest.stream()?.request_body,
-            1 => &mut guest.stream()?.response_body,
+            0 => None,
+            1 => guest.stream()?.response_body.as_mut(),
             _ => return Err(Status::BadArgument.into()),
         };
-        let body = body.as_mut().ok_or(Status::NotFound)?;
+        let body = body.ok_or(Status::NotFound)?;
         let start = (start as usize).min(body.len());
         let end = start.saturating_add(size as usize).min(body.len());
         body.splice(start..end, new);
@@ -239,12 +239,7 @@ hostcalls! {
             1 => stream.response_paused = false,
             _ => return Err(Status::BadArgument.into()),
         }
-        stream.close_request_maps();
-        Ok(())
-    }
-
-    proxy_close_stream(guest, _kind: u32) {
-        guest.stream()?.reset = true;
+        stream.close_request_headers();
         Ok(())
     }
 
@@ -265,25 +260,6 @@ hostcalls! {
     }
 
     // === call-outs ===
-
-    proxy_http_call(
-        guest,
-        upstream: u32, upstream_size: u32, headers: u32, headers_size: u32,
-        body: u32, body_size: u32, trailers: u32, trailers_size: u32, timeout: u32, token: u32
-    ) {
-        let call = HttpCall {
-            token: guest.host().next_token(),
-            cluster: guest.text(upstream, upstream_size)?,
-            headers: guest.headers(headers, headers_size)?,
-            body: guest.bytes(body, body_size)?,
-            trailers: guest.headers(trailers, trailers_size)?,
-            timeout: Duration::from_millis(timeout.into()),
-            context: guest.host().effective,
-        };
-        guest.write_u32(token, call.token)?;
-        guest.host().http_calls.insert(call.token, call);
-        Ok(())
-    }
 
     proxy_grpc_call(
         guest,
@@ -335,6 +311,18 @@ hostcalls! {
 
     // === not part of this host ===
 
+    proxy_close_stream(_guest, _kind: u32) {
+        Err(Status::Unimplemented.into())
+    }
+
+    proxy_http_call(
+        _guest,
+        _upstream: u32, _upstream_size: u32, _headers: u32, _headers_size: u32, _body: u32,
+        _body_size: u32, _trailers: u32, _trailers_size: u32, _timeout: u32, _token: u32
+    ) {
+        Err(Status::Unimplemented.into())
+    }
+
     proxy_register_shared_queue(_guest, _name: u32, _size: u32, _id: u32) {
         Err(Status::Unimplemented.into())
     }
@@ -372,7 +360,7 @@ hostcalls! {
 fn buffer(guest: &mut Guest<'_>, kind: u32) -> Result<Option<Vec<u8>>, Stop> {
     let host = guest.host();
     Ok(match kind {
-        0 => guest.stream()?.request_body.clone(),
+        0 => None,
         1 => guest.stream()?.response_body.clone(),
         4 | 5 => Some(host.answer.body.clone()),
         6 => Some(host.vm_config.clone()),
@@ -387,10 +375,8 @@ fn buffer(guest: &mut Guest<'_>, kind: u32) -> Result<Option<Vec<u8>>, Stop> {
 fn readable<'a>(guest: &'a mut Guest<'_>, map: u32) -> Result<Option<&'a Headers>, Stop> {
     match map {
         0..=3 => Ok(guest.stream().ok().and_then(|stream| stream.readable(map))),
-        // The metadata of gRPC streams, which this host does not have.
-        4 | 5 => Ok(None),
-        6 => Ok(Some(&guest.host().answer.headers)),
-        7 => Ok(Some(&guest.host().answer.trailers)),
+        // Of gRPC streams and HTTP calls, which this host does not have.
+        4..=7 => Ok(None),
         _ => Err(Status::BadArgument.into()),
     }
 }

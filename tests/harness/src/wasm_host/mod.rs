@@ -1,5 +1,6 @@
 //! The compiled filter in a proxy-wasm host (ABI 0.2.1) that a test controls
 //! fully: time, entropy, properties, shared data, and the failure of any hostcall.
+//! Messages have no bodies and trailers, for Lanekeeper never looks at them.
 //!
 //! The host behaves as Envoy does, also where that is unexpected: header names
 //! are lower-case, a header read gives the first value only, request headers
@@ -32,9 +33,7 @@ mod world;
 
 pub use crate::headers::Headers;
 pub use module::Module;
-pub use vm::{
-    Action, GrpcCall, HttpCall, LocalResponse, Plugin, PluginOptions, Stream, Vm, VmOptions,
-};
+pub use vm::{Action, GrpcCall, LocalResponse, Plugin, PluginOptions, Stream, Vm, VmOptions};
 pub use world::{LogLevel, Metric, World};
 
 /// What a hostcall answers.

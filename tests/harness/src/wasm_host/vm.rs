@@ -75,24 +75,6 @@ pub struct GrpcCall {
     pub(super) context: u32,
 }
 
-/// An HTTP call that the filter made.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HttpCall {
-    /// Names the call in [`Vm::answer_http`].
-    pub token: u32,
-    /// The cluster.
-    pub cluster: String,
-    /// The headers, pseudo-headers included.
-    pub headers: Headers,
-    /// The body.
-    pub body: Vec<u8>,
-    /// The trailers.
-    pub trailers: Headers,
-    /// The time-out.
-    pub timeout: Duration,
-    pub(super) context: u32,
-}
-
 /// One wasm VM, as each worker of Envoy has. It can be moved to another thread.
 #[derive(Clone, Debug)]
 pub struct Vm(Arc<Mutex<Inner>>);
@@ -137,7 +119,6 @@ pub(super) struct Host {
     /// The names of metrics, by id.
     pub(super) metrics: Vec<String>,
     pub(super) grpc_calls: BTreeMap<u32, GrpcCall>,
-    pub(super) http_calls: BTreeMap<u32, HttpCall>,
     /// The answer to a call that is being delivered.
     pub(super) answer: Answer,
     last_id: u32,
@@ -151,9 +132,7 @@ pub(super) struct PluginState {
 
 #[derive(Debug, Default)]
 pub(super) struct Answer {
-    pub(super) headers: Headers,
     pub(super) body: Vec<u8>,
-    pub(super) trailers: Headers,
     pub(super) status: (u32, String),
 }
 
@@ -161,26 +140,22 @@ pub(super) struct Answer {
 pub(super) struct StreamState {
     root: u32,
     pub(super) properties: BTreeMap<Vec<u8>, Vec<u8>>,
-    /// Request headers and trailers, response headers and trailers: by the
-    /// numbers of the ABI.
+    /// Request and response headers, by the numbers of the ABI; trailers, in
+    /// between, stay empty.
     maps: [Headers; 4],
     /// Which of the maps the guest may use now.
     open: [bool; 4],
     logging: bool,
-    pub(super) request_body: Option<Vec<u8>>,
     pub(super) response_body: Option<Vec<u8>>,
     pub(super) request_paused: bool,
     pub(super) response_paused: bool,
-    pub(super) reset: bool,
     pub(super) local_response: Option<LocalResponse>,
     /// Response headers have passed: nothing can answer any more.
     answered: bool,
 }
 
 const REQUEST_HEADERS: usize = 0;
-const REQUEST_TRAILERS: usize = 1;
 const RESPONSE_HEADERS: usize = 2;
-const RESPONSE_TRAILERS: usize = 3;
 
 // === impl Vm ===
 
@@ -197,7 +172,6 @@ impl Vm {
             configuring: None,
             metrics: vec![],
             grpc_calls: BTreeMap::new(),
-            http_calls: BTreeMap::new(),
             answer: Answer::default(),
             last_id: 0,
         };
@@ -282,48 +256,6 @@ impl Vm {
                 inner.call("proxy_on_grpc_close", call.context, &args, 0)?;
             }
         }
-        Ok(())
-    }
-
-    /// The HTTP calls that wait for an answer.
-    pub fn http_calls(&self) -> Vec<HttpCall> {
-        self.lock()
-            .store
-            .data()
-            .http_calls
-            .values()
-            .cloned()
-            .collect()
-    }
-
-    /// Answers an HTTP call; empty headers stand for a failed one. A panic if
-    /// nobody waits for it.
-    pub fn answer_http(
-        &self,
-        token: u32,
-        headers: impl Into<Headers>,
-        body: &[u8],
-    ) -> Result<(), Trap> {
-        let mut inner = self.lock();
-        let host = inner.store.data_mut();
-        let call = host
-            .http_calls
-            .remove(&token)
-            .expect("an HTTP call that waits for its answer");
-        let headers = headers.into().in_lower_case();
-        let args = [
-            call.context,
-            token,
-            headers.len() as u32,
-            body.len() as u32,
-            0,
-        ];
-        host.answer = Answer {
-            headers,
-            body: body.to_vec(),
-            ..Answer::default()
-        };
-        inner.call("proxy_on_http_call_response", call.context, &args, 0)?;
         Ok(())
     }
 
@@ -413,26 +345,9 @@ impl Stream {
         headers: impl Into<Headers>,
         end_of_stream: bool,
     ) -> Result<Action, Trap> {
-        self.vm.lock().headers(
-            self.id,
-            REQUEST_HEADERS,
-            headers.into(),
-            Some(end_of_stream),
-        )
-    }
-
-    /// Delivers a part of the request's body.
-    pub fn on_request_body(&self, body: &[u8], end_of_stream: bool) -> Result<Action, Trap> {
         self.vm
             .lock()
-            .body(self.id, "proxy_on_request_body", body, end_of_stream)
-    }
-
-    /// Delivers the request's trailers.
-    pub fn on_request_trailers(&self, trailers: impl Into<Headers>) -> Result<Action, Trap> {
-        self.vm
-            .lock()
-            .headers(self.id, REQUEST_TRAILERS, trailers.into(), None)
+            .headers(self.id, REQUEST_HEADERS, headers.into(), end_of_stream)
     }
 
     /// Delivers the response's headers; possible without a request, as Envoy
@@ -442,26 +357,9 @@ impl Stream {
         headers: impl Into<Headers>,
         end_of_stream: bool,
     ) -> Result<Action, Trap> {
-        self.vm.lock().headers(
-            self.id,
-            RESPONSE_HEADERS,
-            headers.into(),
-            Some(end_of_stream),
-        )
-    }
-
-    /// Delivers a part of the response's body.
-    pub fn on_response_body(&self, body: &[u8], end_of_stream: bool) -> Result<Action, Trap> {
         self.vm
             .lock()
-            .body(self.id, "proxy_on_response_body", body, end_of_stream)
-    }
-
-    /// Delivers the response's trailers.
-    pub fn on_response_trailers(&self, trailers: impl Into<Headers>) -> Result<Action, Trap> {
-        self.vm
-            .lock()
-            .headers(self.id, RESPONSE_TRAILERS, trailers.into(), None)
+            .headers(self.id, RESPONSE_HEADERS, headers.into(), end_of_stream)
     }
 
     /// A response without a body: its headers as the client gets them.
@@ -480,16 +378,6 @@ impl Stream {
         self.state(|stream| stream.maps[RESPONSE_HEADERS].clone())
     }
 
-    /// The last part of the request's body, as it goes on.
-    pub fn request_body(&self) -> Vec<u8> {
-        self.state(|stream| stream.request_body.clone().unwrap_or_default())
-    }
-
-    /// The last part of the response's body, as it goes on.
-    pub fn response_body(&self) -> Vec<u8> {
-        self.state(|stream| stream.response_body.clone().unwrap_or_default())
-    }
-
     /// What the filter answered instead of the upstream.
     pub fn local_response(&self) -> Option<LocalResponse> {
         self.state(|stream| stream.local_response.clone())
@@ -498,11 +386,6 @@ impl Stream {
     /// Whether the filter holds the request back.
     pub fn is_paused(&self) -> bool {
         self.state(|stream| stream.request_paused)
-    }
-
-    /// Whether the filter reset the stream.
-    pub fn is_reset(&self) -> bool {
-        self.state(|stream| stream.reset)
     }
 
     /// Ends the stream: log, done, delete. Its calls are cancelled.
@@ -593,34 +476,30 @@ impl Inner {
         {
             let grpc = headers.all("grpc-status").len() == 1;
             let body = if grpc { vec![] } else { body };
-            self.headers(id, RESPONSE_HEADERS, headers, Some(body.is_empty()))?;
+            self.headers(id, RESPONSE_HEADERS, headers, body.is_empty())?;
             if !body.is_empty() {
-                self.body(id, "proxy_on_response_body", &body, true)?;
+                self.response_body(id, body)?;
             }
         }
         Ok(())
     }
 
-    /// Delivers headers, or trailers if there is no `end_of_stream`.
     fn headers(
         &mut self,
         id: u32,
         map: usize,
         headers: Headers,
-        end_of_stream: Option<bool>,
+        end_of_stream: bool,
     ) -> Result<Action, Trap> {
-        let callback = match map {
-            REQUEST_HEADERS => "proxy_on_request_headers",
-            REQUEST_TRAILERS => "proxy_on_request_trailers",
-            RESPONSE_HEADERS => "proxy_on_response_headers",
-            _ => "proxy_on_response_trailers",
+        let request = map == REQUEST_HEADERS;
+        let callback = match request {
+            true => "proxy_on_request_headers",
+            false => "proxy_on_response_headers",
         };
         let headers = headers.in_lower_case();
-        let mut args = vec![id, headers.len() as u32];
-        args.extend(end_of_stream.map(u32::from));
-        let request = map < RESPONSE_HEADERS;
+        let args = [id, headers.len() as u32, end_of_stream.into()];
         let stream = self.stream(id);
-        stream.answered |= map == RESPONSE_HEADERS;
+        stream.answered |= !request;
         stream.maps[map] = headers;
         stream.open[map] = true;
         stream.pause(request, true);
@@ -633,18 +512,15 @@ impl Inner {
         Ok(action)
     }
 
-    fn body(&mut self, id: u32, callback: &str, body: &[u8], end: bool) -> Result<Action, Trap> {
-        let request = callback == "proxy_on_request_body";
+    /// Delivers the body of a local response.
+    fn response_body(&mut self, id: u32, body: Vec<u8>) -> Result<(), Trap> {
+        let args = [id, body.len() as u32, true.into()];
         let stream = self.stream(id);
-        let place = if request {
-            &mut stream.request_body
-        } else {
-            &mut stream.response_body
-        };
-        *place = Some(body.to_vec());
-        stream.pause(request, true);
-        let result = self.call(callback, id, &[id, body.len() as u32, end.into()], 0)?;
-        Ok(self.stream(id).action(result, request))
+        stream.response_body = Some(body);
+        stream.pause(false, true);
+        let result = self.call("proxy_on_response_body", id, &args, 0)?;
+        self.stream(id).action(result, false);
+        Ok(())
     }
 
     fn finish(&mut self, id: u32) -> Result<(), Trap> {
@@ -656,7 +532,6 @@ impl Inner {
         let host = self.store.data_mut();
         host.streams.remove(&id);
         host.grpc_calls.retain(|_, call| call.context != id);
-        host.http_calls.retain(|_, call| call.context != id);
         Ok(())
     }
 
@@ -700,9 +575,8 @@ impl StreamState {
     }
 
     /// Envoy forgets the request once it goes on.
-    pub(super) fn close_request_maps(&mut self) {
+    pub(super) fn close_request_headers(&mut self) {
         self.open[REQUEST_HEADERS] = false;
-        self.open[REQUEST_TRAILERS] = false;
     }
 
     fn pause(&mut self, request: bool, paused: bool) {
