@@ -4,8 +4,9 @@
 
 use crate::headers::Headers;
 use anyhow::{Context, Result, bail, ensure};
+use socket2::{Domain, Socket, Type};
 use std::io::{Read, Write};
-use std::net::{TcpStream, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -130,6 +131,23 @@ impl Client {
         let resolved = resolved.with_context(|| format!("{address}: no such address"))?;
         let stream = TcpStream::connect_timeout(&resolved, TIMEOUT)
             .with_context(|| format!("cannot connect to {address}"))?;
+        Client::new(address, stream)
+    }
+
+    /// Connects to `host:port` from one of this machine's addresses, such as 127.0.3.1.
+    pub fn connect_from(source: Ipv4Addr, address: &str) -> Result<Client> {
+        let target: SocketAddr = address.parse().with_context(|| address.to_owned())?;
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        // Ports are scarce when there are many connections.
+        socket.set_reuse_address(true)?;
+        socket.bind(&SocketAddr::from((source, 0)).into())?;
+        socket
+            .connect_timeout(&target.into(), TIMEOUT)
+            .with_context(|| format!("cannot connect from {source} to {address}"))?;
+        Client::new(address, socket.into())
+    }
+
+    fn new(address: &str, stream: TcpStream) -> Result<Client> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
