@@ -60,7 +60,7 @@ impl Topology {
         sidecar_plugin: &Path,
     ) -> Result<Self> {
         // Services and Envoys name each other's ports, so these must be known before.
-        let [a, b, c, d, e, f, g, h, plain_model_port] = free_ports()?;
+        let [a, b, c, d, e, f, g, h, plain_model_port] = free_ports(&[port, admin_port])?;
         let (model_ports, outbound_ports) = ([a, b], [c, d]);
         let (app_ports, plain_app_ports) = ([e, f], [g, h]);
 

@@ -8,7 +8,6 @@ mod tally;
 mod traffic;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::Arc;
@@ -19,7 +18,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail, ensure};
 use harness::build;
 use harness::plugin::Plugin;
-use harness::ports::free_ports;
+use harness::ports::{self, free_ports};
 use harness::topology::{Parts, Topology};
 use lanekeeper_policy::{Policy, SLOTS};
 
@@ -87,8 +86,8 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         "--port and --admin-port are both {}: each needs a port of its own",
         args.port
     );
-    let port = usable_port(args.port, "--port")?;
-    let admin_port = usable_port(args.admin_port, "--admin-port")?;
+    let port = usable_port(args.port, "--port", args.admin_port)?;
+    let admin_port = usable_port(args.admin_port, "--admin-port", port)?;
     let policy_file = match &args.policy {
         Some(file) => file.clone(),
         None => copy_of_policy(port)?,
@@ -278,16 +277,16 @@ fn share_of_canary(policy: &Policy) -> Option<f64> {
     Some(slots as f64 / f64::from(SLOTS))
 }
 
-/// A port that can be listened on: the one asked for, or a free one for 0.
-fn usable_port(port: u16, flag: &str) -> Result<u16> {
+/// A port that can be listened on: the one asked for, or a free one for 0, but not `taken`.
+fn usable_port(port: u16, flag: &str, taken: u16) -> Result<u16> {
     if port == 0 {
-        let [port] = free_ports()?;
+        let [port] = free_ports(&[taken])?;
         return Ok(port);
     }
-    match TcpListener::bind(("127.0.0.1", port)) {
+    match ports::hold(port) {
         Ok(_) => Ok(port),
         Err(error) => bail!(
-            "port {port} cannot be used ({error}). Choose another one with {flag}, \
+            "port {port} cannot be used ({error:#}). Choose another one with {flag}, \
              or take any free one with {flag} 0"
         ),
     }
