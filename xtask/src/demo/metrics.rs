@@ -1,9 +1,13 @@
 //! What the filter at the gateway says of itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
 use harness::http;
+
+/// Whoever waits for metrics does nothing else meanwhile.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The filter's metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -20,7 +24,7 @@ impl Metrics {
     /// Asks the admin API of an Envoy.
     pub(crate) fn ask(admin: &str) -> Result<Self> {
         let url = format!("http://{admin}/stats/prometheus?filter=lanekeeper_");
-        Ok(Self::parse(&http::get(&url)?.text()))
+        Ok(Self::parse(&http::get_within(TIMEOUT, &url)?.text()))
     }
 
     fn parse(text: &str) -> Self {
