@@ -87,9 +87,8 @@ impl Found {
                 file: written.label.clone(),
                 faults: vec![Fault {
                     path: "policy".to_owned(),
-                    value: "sidecar".to_owned(),
-                    allowed: "rollouts, for a gateway: this is a policy for the sidecar of a pod"
-                        .to_owned(),
+                    value: "only sidecar".to_owned(),
+                    allowed: "rollouts, which a gateway needs".to_owned(),
                 }],
             }),
             Ok(policy) => Self::Good(config, Box::new(policy)),
@@ -299,7 +298,7 @@ mod tests {
         };
         let error = error.to_string();
         assert!(
-            error.contains(": policy: sidecar: rollouts, for a gateway"),
+            error.contains(": policy: only sidecar: rollouts"),
             "{error}"
         );
     }

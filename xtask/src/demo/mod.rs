@@ -128,6 +128,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         parts.dir.display(),
         topology.gateway_envoy().process().log_tail()
     );
+    screen.tell("")?;
     screen.say(&address(port, &admin))?;
     screen.tell(&what_to_try(port, &policy_file))?;
     for warning in warnings(&policy) {
@@ -369,7 +370,7 @@ fn visibly(mut cargo: Command, quiet: bool) -> Result<()> {
 fn address(port: u16, admin: &str) -> String {
     let host = traffic::HOST;
     format!(
-        "\nThe SMS checker is at http://localhost:{port}, also as Host: {host}.\n\
+        "The SMS checker is at http://localhost:{port}, also as Host: {host}.\n\
          Envoy's admin page is at http://{admin}."
     )
 }
