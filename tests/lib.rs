@@ -1,13 +1,12 @@
 //! What the promises are tested with: the compiled filter in a gateway, once in the real Envoy and
 //! once in a host whose clock, entropy and failures a test controls.
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicBool;
 
 use harness::envoy::{self, Envoy};
 use harness::http::{self, Request, Response};
-use harness::plugin::Plugin as PluginFile;
+use harness::plugin::{Environment, Plugin as PluginFile, Verdict};
 use harness::process::Process;
 use harness::template;
 use harness::topology::{Parts, Topology};
@@ -112,7 +111,9 @@ impl Gateway {
         let dir = tempfile::tempdir().expect("a directory");
         let filter = harness::build::filter_wasm().expect("the filter");
         let plugin = PluginFile::new("gateway", dir.path(), &filter);
-        plugin.push(policy).expect("a file");
+        plugin
+            .push(policy, &Environment::default())
+            .expect("a file");
         let bootstrap = template::file(
             "gateway.yaml",
             &[
@@ -171,37 +172,21 @@ impl Gateway {
     /// Pushes a good policy and waits until every worker has it.
     pub fn push(&self, policy: &Value) {
         let hash = Policy::compile(policy, &|_| None).expect("a policy").hash();
-        self.push_text(&policy.to_string(), &format!("policy {hash} is in force"));
+        self.push_text(&policy.to_string(), Verdict::InForce(hash));
     }
 
     /// Pushes what is no policy and waits until every worker has refused it.
     pub fn push_refused(&self, text: &str) {
-        self.push_text(text, "is in force");
+        self.push_text(text, Verdict::Refused);
         assert_eq!(self.gauge("lanekeeper_config_rejected"), Some(1));
     }
 
-    /// Envoy has no way to ask whether its workers have a configuration; their logs say it.
-    fn push_text(&self, text: &str, log: &str) {
-        let threads_that_log = |logs: &str| {
-            let lines = logs.lines().filter(|line| line.contains(log));
-            // [time][thread][level][component] …
-            let threads = lines
-                .filter_map(|line| line.split("][").nth(1))
-                .map(str::to_owned);
-            threads.collect::<BTreeSet<_>>().len()
-        };
-        let before = self.envoy.logs().len();
-        self.plugin.push(text).expect("a file");
-        let deadline = Instant::now() + Duration::from_secs(20);
-        // The main thread has a VM of its own.
-        while threads_that_log(&self.envoy.logs()[before..]) < WORKERS as usize + 1 {
-            assert!(
-                Instant::now() < deadline,
-                "not in force:\n{}",
-                self.envoy.logs()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
+    fn push_text(&self, text: &str, verdict: Verdict) {
+        let (no_environment, go_on) = (Environment::default(), AtomicBool::new(false));
+        let log = self.envoy.log();
+        self.plugin
+            .push_and_wait(text, &no_environment, verdict, &log, &go_on)
+            .unwrap_or_else(|error| panic!("{error:#}:\n{}", self.envoy.logs()));
     }
 
     /// A gauge of this gateway's plugin.
@@ -318,7 +303,9 @@ impl SmsChecker {
             let file = harness::build::workspace().join(file);
             let (policy, _) = lanekeeper_cli::load(&file, &|_| None).expect("a policy");
             let plugin = PluginFile::new(role, &dir, &filter);
-            plugin.push(&policy.to_string()).expect("a file");
+            plugin
+                .push(&policy.to_string(), &Environment::default())
+                .expect("a file");
             plugin
         });
         let service = |name| harness::build::service_binary(name).expect("a service");

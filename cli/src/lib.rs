@@ -184,6 +184,15 @@ fn faulty(file: String, path: &str, value: &str, allowed: &str) -> LoadError {
 }
 
 impl Written {
+    /// The environment variables whose values the manifest itself gives to the plugin.
+    pub fn variables(&self) -> impl Iterator<Item = (&str, &str)> {
+        let variables = self.env.iter().flatten();
+        variables.filter_map(|(name, variable)| match variable {
+            Variable::Inline(value) => Some((name.as_str(), value.as_str())),
+            Variable::Host => None,
+        })
+    }
+
     /// Compiles the policy. `env` stands for the environment of the proxy; a manifest says itself
     /// which of it the plugin gets to see.
     ///

@@ -3,6 +3,7 @@
 mod demo;
 mod test;
 
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
@@ -30,9 +31,16 @@ fn main() -> ExitCode {
         Ok(true) => ExitCode::SUCCESS,
         // What is wrong has been said.
         Ok(false) => ExitCode::FAILURE,
+        // Whoever read what we say, such as `head`, has read enough.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            let _ = writeln!(io::stderr(), "error: {error:#}");
             ExitCode::FAILURE
         }
     }
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    let error = error.downcast_ref::<io::Error>();
+    error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }

@@ -104,15 +104,18 @@ pub fn send(address: &str, request: &Request) -> Result<Response> {
 
 /// Gets an `http://host:port/path` URL.
 pub fn get(url: &str) -> Result<Response> {
+    get_within(TIMEOUT, url)
+}
+
+/// Gets a URL from a server that must not keep us waiting.
+pub fn get_within(timeout: Duration, url: &str) -> Result<Response> {
     let rest = url
         .strip_prefix("http://")
         .with_context(|| format!("{url}: not http://"))?;
     let slash = rest.find('/').unwrap_or(rest.len());
     let (address, path) = rest.split_at(slash);
-    send(
-        address,
-        &Request::get(if path.is_empty() { "/" } else { path }),
-    )
+    let request = Request::get(if path.is_empty() { "/" } else { path });
+    Client::connect_within(timeout, address)?.send(&request)
 }
 
 /// A kept-alive connection.
@@ -127,9 +130,14 @@ pub struct Client {
 impl Client {
     /// Connects to `host:port`.
     pub fn connect(address: &str) -> Result<Client> {
+        Client::connect_within(TIMEOUT, address)
+    }
+
+    /// Connects to `host:port`; no read and no write may take longer.
+    pub fn connect_within(timeout: Duration, address: &str) -> Result<Client> {
         let resolved = address.to_socket_addrs()?.next();
         let resolved = resolved.with_context(|| format!("{address}: no such address"))?;
-        let stream = TcpStream::connect_timeout(&resolved, TIMEOUT)
+        let stream = TcpStream::connect_timeout(&resolved, timeout)
             .with_context(|| format!("cannot connect to {address}"))?;
         Client::new(address, stream)
     }
@@ -149,8 +157,8 @@ impl Client {
 
     fn new(address: &str, stream: TcpStream) -> Result<Client> {
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(TIMEOUT))?;
-        stream.set_write_timeout(Some(TIMEOUT))?;
+        stream.set_read_timeout(Some(timeout))?;
+        stream.set_write_timeout(Some(timeout))?;
         Ok(Client {
             address: address.to_owned(),
             stream,

@@ -3,6 +3,7 @@
 use crate::http;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
+use std::io::{self, Write};
 #[cfg(unix)]
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -14,6 +15,9 @@ use std::time::{Duration, Instant};
 
 /// How often a waiting loop looks again.
 const POLL: Duration = Duration::from_millis(10);
+
+/// How much of a log is shown.
+const LAST_LINES: usize = 25;
 
 /// A running program. Its output goes to a file, whose end is printed when the
 /// owner panics; it is killed when this value is dropped.
@@ -52,7 +56,7 @@ impl Process {
             .stderr(log)
             .spawn()
             .with_context(|| format!("cannot start {name} ({:?})", command.get_program()))?;
-        let watchdog = watchdog(child.id()).inspect_err(|_| {
+        let watchdog = watchdog(&child.id().to_string()).inspect_err(|_| {
             let _ = child.kill();
         })?;
         Ok(Process {
@@ -157,9 +161,9 @@ impl Process {
         }
     }
 
-    /// The last lines of the log.
+    /// The end of the log; of Envoy's, the warnings and errors, if there are any.
     pub fn log_tail(&self) -> String {
-        last_lines(&self.logs(), 25)
+        telling_lines(&self.logs(), LAST_LINES)
     }
 }
 
@@ -175,7 +179,7 @@ impl Drop for Process {
             eprintln!(
                 "--- end of {}\n{}",
                 self.log_path().display(),
-                self.log_tail()
+                last_lines(&self.logs(), LAST_LINES)
             );
         } else if !self.keeps_dir {
             let _ = fs::remove_dir_all(&self.dir);
@@ -183,21 +187,40 @@ impl Drop for Process {
     }
 }
 
-/// Kills the process when we are gone, however we went: the watchdog reads from
-/// a pipe that only we hold, and so learns of our end even by SIGKILL.
-fn watchdog(pid: u32) -> Result<Child> {
+/// Kills a process (or with `-id` its group) when we are gone, however we went:
+/// the watchdog reads from a pipe that only we hold, and so learns of our end
+/// even by SIGKILL.
+fn watchdog(target: &str) -> Result<Child> {
     let mut watchdog = Command::new("sh");
     // Or Ctrl-C would end the watchdog instead of the process it watches.
     #[cfg(unix)]
     watchdog.process_group(0);
     watchdog
-        .args(["-c", "read -r _; kill -KILL \"$1\"", "watchdog"])
-        .arg(pid.to_string())
+        .args(["-c", "read -r _; kill -s KILL -- \"$1\"", "watchdog"])
+        .arg(target)
         .stdin(Stdio::piped())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .context("cannot start sh")
+}
+
+/// Runs a command whose output the user shall see to its end. Should we end
+/// before it does, it ends at once, and all that it started with it.
+pub fn run_visibly(command: &mut Command) -> Result<ExitStatus> {
+    #[cfg(unix)]
+    command.process_group(0);
+    let mut child = command
+        .stdin(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let mut watchdog = watchdog(&format!("-{}", child.id())).inspect_err(|_| {
+        let _ = child.kill();
+    })?;
+    let status = child.wait();
+    let _ = watchdog.kill();
+    let _ = watchdog.wait();
+    Ok(status?)
 }
 
 /// Runs a command to its end and returns what it wrote to stdout. Says what is
@@ -214,7 +237,8 @@ pub fn run(command: &mut Command, what: &str) -> Result<String> {
     let output = thread::scope(|scope| {
         scope.spawn(move || {
             if wait.recv_timeout(Duration::from_secs(2)) == Err(RecvTimeoutError::Timeout) {
-                eprintln!("{what} ...");
+                // Where nobody listens, there is nobody to tell.
+                let _ = writeln!(io::stderr(), "{what} ...");
             }
         });
         let output = child.wait_with_output();
@@ -230,7 +254,38 @@ pub fn run(command: &mut Command, what: &str) -> Result<String> {
     Ok(String::from_utf8_lossy(&output.stdout).into_owned())
 }
 
+fn telling_lines(log: &str, count: usize) -> String {
+    // Envoy: [time][thread][level][component] ...
+    let is_chatter = |line: &&str| {
+        let level = line.split("][").nth(2);
+        level.is_some_and(|level| ["trace", "debug", "info"].contains(&level))
+    };
+    let telling: Vec<&str> = log.lines().filter(|line| !is_chatter(line)).collect();
+    match telling.is_empty() {
+        true => last_lines(log, count),
+        false => last_lines(&telling.join("\n"), count),
+    }
+}
+
 fn last_lines(text: &str, count: usize) -> String {
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(count)..].join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_envoys_log_the_warnings_and_errors_are_shown() {
+        let info = "[12:00][7][info][main] [main.cc:1] starting";
+        let error = "[12:00][7][critical][main] [main.cc:2] cannot bind\nthe port is in use";
+        let log = format!("{info}\n{error}\n{info}\n");
+        assert_eq!(telling_lines(&log, 9), error);
+        assert_eq!(telling_lines(info, 9), info);
+        assert_eq!(
+            telling_lines("{\"level\":\"info\"}", 9),
+            "{\"level\":\"info\"}"
+        );
+    }
 }

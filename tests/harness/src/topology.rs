@@ -22,9 +22,8 @@ use crate::template;
 use crate::{build, http};
 
 const HOST: &str = "127.0.0.1";
-const VERSIONS: [&str; 2] = ["stable", "canary"];
-/// How much of a log is shown.
-const LAST_LINES: usize = 15;
+/// The versions that run. The first one gets what the routes send nowhere else.
+pub const VERSIONS: [&str; 2] = ["stable", "canary"];
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// What is to be run.
@@ -60,7 +59,7 @@ impl Topology {
         sidecar_plugin: &Path,
     ) -> Result<Self> {
         // Services and Envoys name each other's ports, so these must be known before.
-        let [a, b, c, d, e, f, g, h, plain_model_port] = free_ports()?;
+        let [a, b, c, d, e, f, g, h, plain_model_port] = free_ports(&[port, admin_port])?;
         let (model_ports, outbound_ports) = ([a, b], [c, d]);
         let (app_ports, plain_app_ports) = ([e, f], [g, h]);
 
@@ -136,6 +135,11 @@ impl Topology {
         self.gateway.admin_address()
     }
 
+    /// The gateway itself.
+    pub fn gateway_envoy(&self) -> &Envoy {
+        &self.gateway
+    }
+
     /// What to say of the first process that ended by itself; `None` while all run.
     pub fn ended(&mut self) -> Result<Option<String>> {
         let envoys = [&mut self.gateway, &mut self.plain]
@@ -143,14 +147,11 @@ impl Topology {
             .chain(&mut self.sidecars);
         for process in envoys.map(Envoy::process_mut).chain(&mut self.services) {
             if let Some(status) = process.ended()? {
-                let log = process.log_tail();
-                let lines: Vec<_> = log.lines().collect();
-                let last = &lines[lines.len().saturating_sub(LAST_LINES)..];
                 return Ok(Some(format!(
                     "{} ended ({status}). The end of {}:\n{}",
                     process.name(),
                     process.log_path().display(),
-                    last.join("\n")
+                    process.log_tail()
                 )));
             }
         }

@@ -1,5 +1,7 @@
 //! Follows the policy file: what is saved is in force a moment later, or said to be faulty.
 
+use std::cell::RefCell;
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,19 +10,17 @@ use std::sync::mpsc::{self, Receiver, Sender};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
-use lanekeeper_cli::LoadError;
-use lanekeeper_policy::Policy;
-use serde_json::Value;
+use anyhow::Result;
+use harness::envoy::Log;
+use harness::plugin::{Environment, Plugin, Verdict};
+use lanekeeper_cli::{LoadError, Written};
+use lanekeeper_policy::{Fault, Policy};
 
-use super::metrics::Metrics;
-use super::tally::Era;
-use harness::plugin::Plugin;
+use super::era::Era;
 
 const POLL: Duration = Duration::from_millis(100);
-const PUSH_TIMEOUT: Duration = Duration::from_secs(10);
-/// The metrics say when the first worker of Envoy has a policy; the others have it a moment later.
-const OTHER_WORKERS: Duration = Duration::from_millis(500);
+/// A worker says that it has a policy just before it hands requests to it.
+const A_MOMENT_LATER: Duration = Duration::from_millis(100);
 
 /// What there is to say about the policy.
 #[derive(Debug)]
@@ -31,32 +31,68 @@ pub(crate) enum News {
     Bad(String),
 }
 
+/// What the filter at the gateway is given.
+#[derive(Debug)]
+pub(crate) struct Config {
+    pub(crate) policy: String,
+    /// The variables that the policy names.
+    pub(crate) environment: Environment,
+}
+
 /// What is found in a policy file.
 #[derive(Debug)]
 pub(crate) enum Found {
-    /// A policy.
-    Good(Value, Box<Policy>),
+    /// A policy for a gateway.
+    Good(Config, Box<Policy>),
     /// A document that is no policy, and its faults.
-    Faulty(Value, LoadError),
-    /// Not even a document.
-    Unreadable(LoadError),
+    Faulty(Config, LoadError),
+    /// Nothing to give to a gateway.
+    Unusable(LoadError),
 }
 
 impl Found {
     pub(crate) fn read(file: &Path) -> Self {
-        let env = |name: &str| std::env::var(name).ok();
         match lanekeeper_cli::find(file) {
             Ok(found) => match <[_; 1]>::try_from(found) {
-                Ok([written]) => match written.compile(&env) {
-                    Ok(policy) => Self::Good(written.document, Box::new(policy)),
-                    Err(faults) => Self::Faulty(written.document, faults),
-                },
-                Err(several) => Self::Unreadable(LoadError::Unreadable {
+                Ok([written]) => Self::judge(&written),
+                Err(several) => Self::Unusable(LoadError::Unreadable {
                     place: file.display().to_string(),
                     reason: format!("{} policies: a file with one policy", several.len()),
                 }),
             },
-            Err(error) => Self::Unreadable(error),
+            Err(error) => Self::Unusable(error),
+        }
+    }
+
+    fn judge(written: &Written) -> Self {
+        let used = RefCell::new(BTreeSet::new());
+        let compiled = written.compile(&|name| {
+            let value = std::env::var(name).ok()?;
+            used.borrow_mut().insert(name.to_owned());
+            Some(value)
+        });
+        let inline = written.variables();
+        let config = Config {
+            policy: written.document.to_string(),
+            environment: Environment {
+                of_envoy: used.into_inner(),
+                values: inline
+                    .map(|(name, value)| (name.into(), value.into()))
+                    .collect(),
+            },
+        };
+        match compiled {
+            // The filter would take it for the policy of a sidecar, and decide nothing.
+            Ok(policy) if policy.sidecar().is_some() => Self::Unusable(LoadError::Faulty {
+                file: written.label.clone(),
+                faults: vec![Fault {
+                    path: "policy".to_owned(),
+                    value: "only sidecar".to_owned(),
+                    allowed: "rollouts, which a gateway needs".to_owned(),
+                }],
+            }),
+            Ok(policy) => Self::Good(config, Box::new(policy)),
+            Err(faults) => Self::Faulty(config, faults),
         }
     }
 }
@@ -77,7 +113,7 @@ impl Live {
         pushed: Option<Vec<u8>>,
         in_force: u32,
         gateway: Plugin,
-        admin: String,
+        log: Log,
         era: Arc<Era>,
     ) -> Self {
         let (sender, news) = mpsc::channel();
@@ -87,7 +123,7 @@ impl Live {
             file,
             in_force,
             gateway,
-            admin,
+            log,
             era,
             news: sender,
         };
@@ -120,7 +156,8 @@ struct Follower {
     /// The hash of the last good policy.
     in_force: u32,
     gateway: Plugin,
-    admin: String,
+    /// The gateway's.
+    log: Log,
     era: Arc<Era>,
     news: Sender<News>,
 }
@@ -137,10 +174,11 @@ impl Follower {
             if now == last && now != pushed {
                 pushed.clone_from(&now);
                 let news = match Found::read(&self.file) {
-                    Found::Good(document, policy) => self.push(&document, &policy, stop),
-                    Found::Faulty(document, faults) => self.push_faulty(&document, &faults, stop),
-                    Found::Unreadable(error) => Ok(News::Good(format!(
-                        "the policy is faulty:\n{error}\nThe last good policy stays in force."
+                    Found::Good(config, policy) => self.push(&config, *policy, stop),
+                    Found::Faulty(config, faults) => self.push_faulty(&config, &faults, stop),
+                    Found::Unusable(error) => Ok(News::Good(format!(
+                        "the policy is faulty:\n{error}\n\
+                         The gateway does not get it: the last good policy stays in force."
                     ))),
                 };
                 let news = news.unwrap_or_else(|error| News::Bad(format!("{error:#}")));
@@ -151,55 +189,117 @@ impl Follower {
         }
     }
 
-    fn push(&mut self, document: &Value, policy: &Policy, stop: &AtomicBool) -> Result<News> {
+    fn push(&mut self, config: &Config, policy: Policy, stop: &AtomicBool) -> Result<News> {
         let hash = policy.hash();
-        let start = Instant::now();
+        let warnings = super::warnings(&policy);
         // The same policy once more, such as after a faulty one, explains no change of version.
         let is_new = hash != self.in_force;
         if is_new {
-            self.era.advance();
+            self.era.begin(policy);
         }
-        let in_force = self.gateway.push(&document.to_string()).and_then(|()| {
-            self.wait(stop, &format!("take over policy {hash}"), |metrics| {
-                metrics.hash == Some(hash) && !metrics.rejected
-            })
-        });
-        let mut news = format!(
+        let start = Instant::now();
+        self.push_and_wait(config, Verdict::InForce(hash), stop)?;
+        let news = format!(
             "policy in force: {} (hash {hash}, after {} ms)",
             self.file.display(),
             start.elapsed().as_millis()
         );
         if is_new {
-            thread::sleep(OTHER_WORKERS);
-            self.era.advance();
+            thread::sleep(A_MOMENT_LATER);
+            self.era.settle();
+            self.in_force = hash;
         }
-        in_force?;
-        self.in_force = hash;
-        if let Some(warning) = super::warning(policy) {
-            news = format!("{news}\n{warning}");
-        }
-        Ok(News::Good(news))
+        let news = [vec![news], warnings].concat();
+        Ok(News::Good(news.join("\n")))
     }
 
     /// The filter must not trust anybody to have checked a policy: it gets the faulty one, too.
-    fn push_faulty(&self, document: &Value, faults: &LoadError, stop: &AtomicBool) -> Result<News> {
-        self.gateway.push(&document.to_string())?;
-        self.wait(stop, "refuse the policy", |metrics| metrics.rejected)?;
+    fn push_faulty(&self, config: &Config, faults: &LoadError, stop: &AtomicBool) -> Result<News> {
+        self.push_and_wait(config, Verdict::Refused, stop)?;
         Ok(News::Good(format!(
             "the policy is faulty:\n{faults}\nThe gateway refuses it, too: the last good policy stays in force."
         )))
     }
 
-    /// Waits until the gateway's metrics say so, or the demo ends.
-    fn wait(&self, stop: &AtomicBool, what: &str, done: impl Fn(&Metrics) -> bool) -> Result<()> {
-        let start = Instant::now();
-        while !stop.load(Ordering::SeqCst) && !Metrics::ask(&self.admin).is_ok_and(|m| done(&m)) {
-            ensure!(
-                start.elapsed() < PUSH_TIMEOUT,
-                "the gateway did not {what} within {PUSH_TIMEOUT:?}"
-            );
-            thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
+    fn push_and_wait(&self, config: &Config, verdict: Verdict, stop: &AtomicBool) -> Result<()> {
+        let Config {
+            policy,
+            environment,
+        } = config;
+        self.gateway
+            .push_and_wait(policy, environment, verdict, &self.log, stop)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::{Value, json};
+
+    fn judge(manifest: Value) -> Found {
+        let dir = std::env::temp_dir().join(format!("lanekeeper-live-{}", fastrand::u64(..)));
+        fs::write(&dir, manifest.to_string()).expect("a file");
+        let found = Found::read(&dir);
+        fs::remove_file(&dir).expect("the file");
+        found
+    }
+
+    fn rollout(secret: &str) -> Value {
+        json!({ "rollouts": [{
+            "name": "shop",
+            "hosts": ["shop.example"],
+            "versions": [{ "name": "stable", "weight": 100, "baseline": true }],
+            "identity": [{ "header": "x-user" }],
+            "override": {
+                "header": "x-experiment",
+                "secret": { "header": "x-secret", "env": secret },
+            },
+        }]})
+    }
+
+    #[test]
+    fn the_filter_gets_the_variables_that_its_policy_names_and_no_others() {
+        // Cargo sets this one for tests.
+        let Found::Good(config, _) = judge(rollout("CARGO_PKG_NAME")) else {
+            panic!("a good policy")
+        };
+        let environment = Environment {
+            of_envoy: ["CARGO_PKG_NAME".to_owned()].into(),
+            ..Environment::default()
+        };
+        assert_eq!(config.environment, environment);
+    }
+
+    #[test]
+    fn a_manifest_brings_the_values_of_its_variables_along() {
+        let found = judge(json!({
+            "apiVersion": "extensions.istio.io/v1alpha1",
+            "kind": "WasmPlugin",
+            "spec": {
+                "pluginConfig": rollout("SECRET"),
+                "vmConfig": { "env": [{ "name": "SECRET", "value": "open sesame" }] },
+            },
+        }));
+        let Found::Good(config, _) = found else {
+            panic!("a good policy: {found:?}")
+        };
+        let environment = Environment {
+            values: [("SECRET".to_owned(), "open sesame".to_owned())].into(),
+            ..Environment::default()
+        };
+        assert_eq!(config.environment, environment);
+    }
+
+    #[test]
+    fn a_policy_for_sidecars_is_not_given_to_the_gateway() {
+        let found = judge(json!({ "sidecar": { "serves": "own", "versions": ["stable"] } }));
+        let Found::Unusable(error) = found else {
+            panic!("not for a gateway: {found:?}")
+        };
+        let error = error.to_string();
+        assert!(
+            error.contains(": policy: only sidecar: rollouts"),
+            "{error}"
+        );
     }
 }

@@ -1,9 +1,13 @@
 //! What the filter at the gateway says of itself.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use anyhow::Result;
 use harness::http;
+
+/// Whoever waits for metrics does nothing else meanwhile.
+const TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The filter's metrics.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -12,15 +16,15 @@ pub(crate) struct Metrics {
     pub(crate) hash: Option<u32>,
     /// Whether the last policy that was pushed was refused.
     pub(crate) rejected: bool,
-    /// Requests by what their version was decided by.
-    pub(crate) sources: BTreeMap<String, u64>,
+    /// Requests by their version, and by what it was decided by.
+    pub(crate) sources: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl Metrics {
     /// Asks the admin API of an Envoy.
     pub(crate) fn ask(admin: &str) -> Result<Self> {
         let url = format!("http://{admin}/stats/prometheus?filter=lanekeeper_");
-        Ok(Self::parse(&http::get(&url)?.text()))
+        Ok(Self::parse(&http::get_within(TIMEOUT, &url)?.text()))
     }
 
     fn parse(text: &str) -> Self {
@@ -37,9 +41,11 @@ impl Metrics {
                 "lanekeeper_config_hash" => metrics.hash = value.try_into().ok(),
                 "lanekeeper_config_rejected" => metrics.rejected = value != 0,
                 "lanekeeper_requests_total" => {
-                    let source = labels.split_once("source=\"").map(|(_, rest)| rest);
-                    if let Some((source, _)) = source.and_then(|rest| rest.split_once('"')) {
-                        *metrics.sources.entry(source.to_owned()).or_default() += value;
+                    if let (Some(version), Some(source)) =
+                        (label(labels, "version"), label(labels, "source"))
+                    {
+                        let sources = metrics.sources.entry(version).or_default();
+                        *sources.entry(source).or_default() += value;
                     }
                 }
                 _ => {}
@@ -47,6 +53,13 @@ impl Metrics {
         }
         metrics
     }
+}
+
+/// The value of a label, of a kind that needs no escapes.
+fn label(labels: &str, name: &str) -> Option<String> {
+    let (_, rest) = labels.split_once(&format!("{name}=\""))?;
+    let (value, _) = rest.split_once('"')?;
+    Some(value.to_owned())
 }
 
 #[cfg(test)]
@@ -63,8 +76,11 @@ mod tests {
              lanekeeper_config_hash{plugin=\"gateway\"} 4294967295\n\
              lanekeeper_config_rejected{plugin=\"gateway\"} 1\n",
         );
-        let sources = [("cookie".to_owned(), 5), ("slot".to_owned(), 7)];
-        assert_eq!(metrics.sources, BTreeMap::from(sources));
+        let sources = |version: &str, source: &str| metrics.sources[version].get(source).copied();
+        assert_eq!(sources("stable", "slot"), Some(3));
+        assert_eq!(sources("stable", "cookie"), None);
+        assert_eq!(sources("canary", "slot"), Some(4));
+        assert_eq!(sources("canary", "cookie"), Some(5));
         assert_eq!((metrics.hash, metrics.rejected), (Some(u32::MAX), true));
         assert_eq!(Metrics::parse(""), Metrics::default());
     }

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a canary release on this machine, with many users, beside the same release
 //! without Lanekeeper.
 
+mod era;
 mod live;
 mod metrics;
 mod table;
@@ -8,9 +9,8 @@ mod tally;
 mod traffic;
 
 use std::fs;
-use std::net::TcpListener;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{self, Command};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,18 +18,21 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::build;
-use harness::plugin::Plugin;
-use harness::ports::free_ports;
-use harness::topology::{Parts, Topology};
-use lanekeeper_policy::{Policy, SLOTS};
+use harness::plugin::{Environment, Plugin};
+use harness::ports::{self, free_ports};
+use harness::process::run_visibly;
+use harness::topology::{Parts, Topology, VERSIONS};
+use lanekeeper_policy::{Policy, SLOTS, Version};
 
+use era::Era;
 use live::{Found, Live, News};
 use metrics::Metrics;
 use table::{Screen, View};
-use tally::Era;
 use traffic::{Site, Traffic};
 
 const MOMENT: Duration = Duration::from_millis(100);
+/// The exit code of what Ctrl-C ended, as shells have it.
+const INTERRUPTED: i32 = 130;
 
 /// Runs a canary release on this machine, beside the same release without Lanekeeper.
 ///
@@ -78,27 +81,34 @@ pub(crate) struct Args {
 
 /// Runs the demo. `false` where users met something that they should not have met.
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    let stop = Arc::new(AtomicBool::new(false));
-    let stopped = Arc::clone(&stop);
-    ctrlc::set_handler(move || stopped.store(true, Ordering::SeqCst))?;
+    let [running, stop] = [(); 2].map(|()| Arc::new(AtomicBool::new(false)));
+    let (is_running, stopped) = (Arc::clone(&running), Arc::clone(&stop));
+    ctrlc::set_handler(move || {
+        // At first there is nothing to sum up, and who asks twice does not want to wait for it. The
+        // harness sees to it that nothing outlives us.
+        if !is_running.load(Ordering::SeqCst) || stopped.swap(true, Ordering::SeqCst) {
+            process::exit(INTERRUPTED);
+        }
+    })?;
 
     ensure!(
         args.port == 0 || args.port != args.admin_port,
         "--port and --admin-port are both {}: each needs a port of its own",
         args.port
     );
-    let port = usable_port(args.port, "--port")?;
-    let admin_port = usable_port(args.admin_port, "--admin-port")?;
+    let port = usable_port(args.port, "--port", args.admin_port)?;
+    let admin_port = usable_port(args.admin_port, "--admin-port", port)?;
     let policy_file = match &args.policy {
         Some(file) => file.clone(),
         None => copy_of_policy(port)?,
     };
     // Read before the policy: an edit in between, or during the build, is followed later.
     let pushed = fs::read(&policy_file).ok();
-    let (document, policy) = match Found::read(&policy_file) {
-        Found::Good(document, policy) => (document, policy),
-        Found::Faulty(_, faults) => bail!("the policy has faults:\n{faults}"),
-        Found::Unreadable(error) => bail!("{error}"),
+    let (config, policy) = match Found::read(&policy_file) {
+        Found::Good(config, policy) => (config, policy),
+        Found::Faulty(_, faults) | Found::Unusable(faults) => {
+            bail!("the policy is faulty:\n{faults}")
+        }
     };
 
     let mut screen = Screen::new(args.quiet);
@@ -106,23 +116,29 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     screen.tell("Starting Envoys and services ...")?;
     let filter = build::filter_wasm()?;
     let gateway = Plugin::new("gateway", &parts.dir, &filter);
-    gateway.push(&document.to_string())?;
+    gateway.push(&config.policy, &config.environment)?;
     let sidecar = Plugin::new("sidecar", &parts.dir, &filter);
     let (policy_of_sidecar, _) = lanekeeper_cli::load(&policy_of("sidecar"), &|_| None)?;
-    sidecar.push(&policy_of_sidecar.to_string())?;
+    sidecar.push(&policy_of_sidecar.to_string(), &Environment::default())?;
     let topology = Topology::start(&parts, port, admin_port, gateway.file(), sidecar.file())?;
     let admin = topology.admin().to_owned();
     ensure!(
         Metrics::ask(&admin)?.hash == Some(policy.hash()),
-        "the gateway did not take over the policy; the logs are in {}",
-        parts.dir.display()
+        "the gateway did not take over the policy. The logs are in {}; the gateway says:\n{}",
+        parts.dir.display(),
+        topology.gateway_envoy().process().log_tail()
     );
-    screen.say(&welcome(port, &admin, &policy_file))?;
-    if let Some(warning) = warning(&policy) {
+    screen.tell("")?;
+    screen.say(&address(port, &admin))?;
+    screen.tell(&what_to_try(port, &policy_file))?;
+    for warning in warnings(&policy) {
         screen.say(&warning)?;
     }
 
-    let era = Arc::new(Era::default());
+    running.store(true, Ordering::SeqCst);
+    let log = topology.gateway_envoy().log();
+    let (hash, share) = (policy.hash(), share_of_canary(&policy));
+    let era = Arc::new(Era::with(*policy));
     let traffic = match args.no_traffic {
         true => None,
         false => {
@@ -134,11 +150,10 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         }
     };
     let (_, default) = lanekeeper_cli::load(&policy_of("gateway"), &|_| None)?;
-    let is_default = default.hash() == policy.hash();
     let mut demo = Demo {
-        expected: is_default.then(|| share_of_canary(&policy)).flatten(),
+        expected: share.filter(|_| default.hash() == hash),
         era: Arc::clone(&era),
-        live: Live::follow(policy_file, pushed, policy.hash(), gateway, admin, era),
+        live: Live::follow(policy_file, pushed, hash, gateway, log, era),
         traffic,
         topology,
         start: Instant::now(),
@@ -147,7 +162,9 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     while !stop.load(Ordering::SeqCst) && demo.faults.is_empty() && !demo.is_over(args.time) {
         demo.go_on(&mut screen)?;
     }
-    let (view, faults) = demo.end(args.time.is_some());
+    // Who stops it early has not seen enough for a verdict on numbers.
+    let is_over = args.time.is_some() && !stop.load(Ordering::SeqCst);
+    let (view, faults) = demo.end(is_over);
     for line in view.summary() {
         screen.say(&line)?;
     }
@@ -208,23 +225,27 @@ impl Demo {
     }
 
     /// Ends everything: how things stood, and what is wrong with that.
-    fn end(mut self, must_have_requests: bool) -> (View, Vec<String>) {
-        if let Some(traffic) = &mut self.traffic {
-            traffic.stop();
-        }
+    fn end(mut self, is_over: bool) -> (View, Vec<String>) {
+        let unanswered = self.traffic.as_mut().map_or(0, Traffic::stop);
         let view = self.view();
         let mut faults = self.faults;
+        if unanswered > 0 {
+            faults.push(format!(
+                "{unanswered} requests had no answer {:?} after the end",
+                traffic::LAST_ANSWERS
+            ));
+        }
         if let Some([lanekeeper, plain]) = &view.tallies {
             faults.extend(lanekeeper.broken_promises());
             for (name, tally) in [("lanekeeper", lanekeeper), ("plain Envoy", plain)] {
                 faults.extend(tally.failed(name));
-                if must_have_requests && tally.requests == 0 {
+                if is_over && tally.requests == 0 {
                     faults.push(format!("{name}: there was not a single request"));
                 }
             }
             // After an edit anything may be right.
             let unedited = self.expected.filter(|_| self.era.now() == 0);
-            if let (true, Some(share)) = (must_have_requests, unedited) {
+            if let (true, Some(share)) = (is_over, unedited) {
                 let odd = lanekeeper.odd_share("canary", share);
                 faults.extend(odd.map(|odd| format!("lanekeeper: {odd}")));
                 let steady = plain.too_steady();
@@ -253,18 +274,36 @@ fn policy_of(place: &str) -> PathBuf {
     build::workspace().join(format!("wasm-plugins/policies/sms-checker-{place}.yaml"))
 }
 
-/// What to say of a policy that has no rollout for the requests that the demo sends.
-fn warning(policy: &Policy) -> Option<String> {
+/// What to say of a policy that is good, but not for this demo.
+fn warnings(policy: &Policy) -> Vec<String> {
+    let mut warnings = Vec::new();
     let host = traffic::HOST;
-    policy
-        .rollout_of(host.as_bytes(), b"/sms")
-        .is_none()
-        .then(|| {
-            format!(
-                "WARNING: no rollout of this policy is for the host {host}, which the traffic goes \
-                 to: everybody gets what the routes of Envoy say, and nobody canary by the policy."
-            )
-        })
+    if policy.rollout_of(host.as_bytes(), b"/sms").is_none() {
+        warnings.push(format!(
+            "WARNING: no rollout of this policy is for the host {host}, which the traffic goes to: \
+             everybody gets what the routes of Envoy say, and nobody canary by the policy."
+        ));
+    }
+    for rollout in policy.rollouts() {
+        let versions = rollout.versions().iter().map(Version::name);
+        for version in versions.filter(|version| !VERSIONS.contains(version)) {
+            warnings.push(format!(
+                "WARNING: rollout {}, version {version}: the demo runs {} only, and \
+                 envoy/gateway.yaml has no route for another one: its users get {}.",
+                rollout.name(),
+                VERSIONS.join(" and "),
+                route_of(Some(version))
+            ));
+        }
+    }
+    warnings
+}
+
+/// The version that the routes of `envoy/gateway.yaml` send a request to, by the version that the
+/// policy decided on.
+fn route_of(version: Option<&str>) -> &'static str {
+    let known = VERSIONS.into_iter().find(|known| version == Some(known));
+    known.unwrap_or(VERSIONS[0])
 }
 
 /// The share of the users that canary is to have.
@@ -278,16 +317,16 @@ fn share_of_canary(policy: &Policy) -> Option<f64> {
     Some(slots as f64 / f64::from(SLOTS))
 }
 
-/// A port that can be listened on: the one asked for, or a free one for 0.
-fn usable_port(port: u16, flag: &str) -> Result<u16> {
+/// A port that can be listened on: the one asked for, or a free one for 0, but not `taken`.
+fn usable_port(port: u16, flag: &str, taken: u16) -> Result<u16> {
     if port == 0 {
-        let [port] = free_ports()?;
+        let [port] = free_ports(&[taken])?;
         return Ok(port);
     }
-    match TcpListener::bind(("127.0.0.1", port)) {
+    match ports::hold(port) {
         Ok(_) => Ok(port),
         Err(error) => bail!(
-            "port {port} cannot be used ({error}). Choose another one with {flag}, \
+            "port {port} cannot be used ({error:#}). Choose another one with {flag}, \
              or take any free one with {flag} 0"
         ),
     }
@@ -295,12 +334,13 @@ fn usable_port(port: u16, flag: &str) -> Result<u16> {
 
 /// Builds and fetches what is to be run.
 fn prepare(args: &Args, screen: &mut Screen, port: u16) -> Result<Parts> {
+    let envoy = harness::envoy::find_or_on_path()?;
+    screen.tell(&format!("Envoy is {}", envoy.display()))?;
     screen.tell("Building the filter and the services ...")?;
     build::ensure_target(build::WASM_TARGET)?;
     visibly(build::filter_command(), args.quiet)?;
     // The other services are built along with it.
     visibly(build::service_command("app-service"), args.quiet)?;
-    let envoy = harness::envoy::find_or_on_path()?;
     let dir = build::target_dir()
         .join("demo")
         .join(port.to_string())
@@ -322,20 +362,24 @@ fn visibly(mut cargo: Command, quiet: bool) -> Result<()> {
     if quiet {
         cargo.arg("--quiet");
     }
-    let status = cargo.status().context("cannot start cargo")?;
+    let status = run_visibly(&mut cargo)?;
     ensure!(status.success(), "{cargo:?} failed ({status})");
     Ok(())
 }
 
-fn welcome(port: u16, admin: &str, policy: &Path) -> String {
-    let url = format!("http://localhost:{port}");
+fn address(port: u16, admin: &str) -> String {
     let host = traffic::HOST;
+    format!(
+        "The SMS checker is at http://localhost:{port}, also as Host: {host}.\n\
+         Envoy's admin page is at http://{admin}."
+    )
+}
+
+fn what_to_try(port: u16, policy: &Path) -> String {
+    let url = format!("http://localhost:{port}");
     let policy = policy.display();
     format!(
         r#"
-The SMS checker is at {url}, also as Host: {host}.
-Envoy's admin page is at http://{admin}.
-
 Try, in another terminal:
 
   # Alice keeps one version, in both tiers, however often she comes
@@ -356,13 +400,33 @@ Ctrl-C ends everything.
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
 
     #[test]
     fn the_default_policy_is_for_the_traffic() {
         let (_, policy) =
             lanekeeper_cli::load(&policy_of("gateway"), &|_| None).expect("a good policy");
         assert_eq!(share_of_canary(&policy), Some(0.1));
-        assert_eq!(warning(&policy), None);
-        assert!(warning(&Policy::pass_through()).is_some());
+        assert_eq!(warnings(&policy), [""; 0]);
+        assert_eq!(warnings(&Policy::pass_through()).len(), 1);
+    }
+
+    #[test]
+    fn a_version_without_a_route_is_named_with_the_one_its_users_get() {
+        let policy = json!({ "rollouts": [{
+            "name": "shop",
+            "hosts": [traffic::HOST],
+            "versions": [
+                { "name": "stable", "weight": 90, "baseline": true },
+                { "name": "beta", "weight": 10 },
+            ],
+            "identity": [{ "header": "x-user" }],
+        }]});
+        let policy = Policy::compile(&policy, &|_| None).expect("a policy");
+        let warnings = warnings(&policy).join("\n");
+        assert!(
+            warnings.contains("version beta:") && warnings.ends_with("get stable."),
+            "{warnings}"
+        );
     }
 }

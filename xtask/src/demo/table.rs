@@ -2,13 +2,15 @@
 //! terminal.
 
 use std::collections::BTreeSet;
+use std::fmt::Display;
 use std::io::{self, IsTerminal, Stdout, Write};
 use std::time::{Duration, Instant};
 
 use lanekeeper_policy::Source;
+use terminal_size::Height;
 
 use super::metrics::Metrics;
-use super::tally::Tally;
+use super::tally::{OfVersion, Tally};
 
 pub(crate) const APP: &str = "app-service";
 pub(crate) const MODEL: &str = "model-service";
@@ -34,27 +36,21 @@ impl View {
             lines.extend(totals(tallies));
         }
         lines.push(String::new());
-        lines.push(self.sources());
+        lines.extend(self.sources());
         lines
     }
 
     /// The table in one line.
     pub(crate) fn line(&self) -> String {
-        let Some([lanekeeper, plain]) = &self.tallies else {
-            return self.policy();
+        let by = match self.all_sources() {
+            by if by.is_empty() => String::new(),
+            by => format!(", decided by {by}"),
         };
-        let site = |tally: &Tally| {
-            format!(
-                "{} requests, {} of {} users flipped, {} mixed tiers, {} failures",
-                tally.requests,
-                tally.flipped_users(),
-                tally.users(),
-                tally.mixed,
-                tally.failures
-            )
+        let Some([lanekeeper, plain]) = &self.tallies else {
+            return format!("{}{by}", self.policy());
         };
         format!(
-            "{}  lanekeeper: {} | plain Envoy: {}",
+            "{}  lanekeeper: {}{by} | plain Envoy: {}",
             clock(self.elapsed),
             site(lanekeeper),
             site(plain)
@@ -96,17 +92,57 @@ impl View {
         format!("{}  {state}", clock(self.elapsed))
     }
 
-    fn sources(&self) -> String {
-        let count = |source: &str| {
-            let sources = self.metrics.as_ref().map(|metrics| &metrics.sources);
-            sources.and_then(|sources| sources.get(source)).copied()
+    /// What the gateway decided by, for each version.
+    fn sources(&self) -> Vec<String> {
+        let row = |name: &str, cell: &dyn Fn(&str) -> String| {
+            let cells = Source::ALL.map(|source| format!("{:>10}", cell(source.name())));
+            format!("{name:10} {}", cells.concat())
         };
-        let sources = Source::ALL.map(|source| {
-            let name = source.name();
-            format!("   {name} {}", count(name).unwrap_or_default())
-        });
-        format!("decided by{}", sources.concat())
+        let mut lines = vec![row("decided by", &|source| source.to_owned())];
+        for (version, counts) in self.metrics.iter().flat_map(|metrics| &metrics.sources) {
+            lines.push(row(version, &|source| {
+                counts.get(source).copied().unwrap_or_default().to_string()
+            }));
+        }
+        lines
     }
+
+    /// What the gateway decided by, all versions together.
+    fn all_sources(&self) -> String {
+        let counts = |source: Source| {
+            let versions = self.metrics.iter().flat_map(|m| m.sources.values());
+            let counts = versions.filter_map(|counts| counts.get(source.name()));
+            (source.name(), counts.sum::<u64>())
+        };
+        list(Source::ALL.map(counts).into_iter().filter(|(_, n)| *n > 0))
+    }
+}
+
+/// What users saw at a site, in few words.
+fn site(tally: &Tally) -> String {
+    let share = |version: &OfVersion| percent(version.users, tally.users());
+    let shares = tally.versions.iter().map(|(name, of)| (name, share(of)));
+    format!(
+        "{} requests, users {}, {} of {} flipped, {} mixed tiers, {} failures",
+        tally.requests,
+        list(shares),
+        tally.flipped_users(),
+        tally.users(),
+        tally.mixed,
+        tally.failures
+    )
+}
+
+/// `a 1, b 2`.
+fn list(pairs: impl Iterator<Item = (impl Display, impl Display)>) -> String {
+    let pairs: Vec<_> = pairs
+        .map(|(name, value)| format!("{name} {value}"))
+        .collect();
+    pairs.join(", ")
+}
+
+fn percent(part: usize, all: usize) -> String {
+    format!("{:.0} %", 100.0 * part as f64 / all.max(1) as f64)
 }
 
 fn versions(tallies: &[Tally; 2]) -> Vec<String> {
@@ -122,8 +158,8 @@ fn versions(tallies: &[Tally; 2]) -> Vec<String> {
     for name in names {
         let columns = |tally: &Tally| {
             let version = tally.versions.get(name).cloned().unwrap_or_default();
-            let percent = 100.0 * version.users as f64 / tally.users().max(1) as f64;
-            let users = format!("{} {percent:3.0} %", version.users);
+            let share = percent(version.users, tally.users());
+            let users = format!("{} {share:>5}", version.users);
             let (app, model) = (tally.answers(name, APP), tally.answers(name, MODEL));
             format!("{users:>10}{app:>7}{model:>7}{:>6}", version.flips)
         };
@@ -223,6 +259,10 @@ impl Screen {
         self.erase()?;
         let mut lines = view.table();
         lines.insert(0, String::new());
+        if let Some((_, Height(rows))) = terminal_size::terminal_size_of(&self.out) {
+            // What has scrolled away cannot be drawn over. The cursor needs a row, too.
+            clip(&mut lines, usize::from(rows).saturating_sub(1));
+        }
         // Without line wrap, a narrow terminal cuts the table and it still moves in place.
         write!(self.out, "\x1b[?7l")?;
         for line in &lines {
@@ -240,5 +280,59 @@ impl Screen {
             self.drawn = 0;
         }
         Ok(())
+    }
+}
+
+/// Cuts a table to so many rows, and says so.
+fn clip(lines: &mut Vec<String>, rows: usize) {
+    if lines.len() > rows && rows > 0 {
+        lines.truncate(rows - 1);
+        lines.push("... (there is more in a taller window)".to_owned());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn view() -> View {
+        let sources = |pairs: &[(&str, u64)]| -> BTreeMap<_, _> {
+            let pairs = pairs.iter();
+            pairs.map(|(name, n)| ((*name).to_owned(), *n)).collect()
+        };
+        let metrics = Metrics {
+            sources: BTreeMap::from([
+                ("stable".to_owned(), sources(&[("cookie", 70), ("slot", 9)])),
+                ("canary".to_owned(), sources(&[("cookie", 8)])),
+            ]),
+            ..Metrics::default()
+        };
+        View {
+            elapsed: Duration::from_secs(65),
+            tallies: Some(Default::default()),
+            metrics: Some(metrics),
+        }
+    }
+
+    #[test]
+    fn the_table_shows_the_sources_of_each_version_and_the_line_their_sums() {
+        let words = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        let table: Vec<_> = view().table().iter().map(words).collect();
+        assert!(table.contains(&"decided by override cookie header slot baseline".to_owned()));
+        assert!(table.contains(&"stable 0 70 0 9 0".to_owned()), "{table:?}");
+        assert!(table.contains(&"canary 0 8 0 0 0".to_owned()), "{table:?}");
+        let line = view().line();
+        assert!(line.contains("decided by cookie 78, slot 9 |"), "{line}");
+    }
+
+    #[test]
+    fn a_table_is_cut_to_the_height_of_the_terminal() {
+        for (rows, left) in [(9, 3), (3, 3), (2, 2), (1, 1)] {
+            let mut lines = ["a", "b", "c"].map(str::to_owned).to_vec();
+            clip(&mut lines, rows);
+            assert_eq!(lines.len(), left);
+            assert_eq!(lines[left - 1] == "c", rows >= 3);
+        }
     }
 }

@@ -1,28 +1,11 @@
 //! Counts what users see.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::{AtomicU64, Ordering};
 
 /// So many users show how a rollout divides them.
 const ENOUGH_USERS: usize = 100;
 /// So many visits of known users show whether these keep their version.
 const ENOUGH_VISITS: u64 = 500;
-
-/// The time between two changes of the policy. A change takes a moment to reach every worker of
-/// Envoy: an odd number is such a moment, an even number a policy in force.
-#[derive(Debug, Default)]
-pub(crate) struct Era(AtomicU64);
-
-impl Era {
-    pub(crate) fn now(&self) -> u64 {
-        self.0.load(Ordering::SeqCst)
-    }
-
-    /// A new policy is on its way, or, called again, in force.
-    pub(crate) fn advance(&self) {
-        self.0.fetch_add(1, Ordering::SeqCst);
-    }
-}
 
 /// Which tiers answered, and in which version.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,7 +26,7 @@ impl Tiers {
     }
 
     /// The version of the tier that users meet.
-    fn edge(&self) -> &str {
+    pub(crate) fn edge(&self) -> &str {
         &self.0[0].1
     }
 
@@ -62,9 +45,11 @@ impl Tiers {
 pub(crate) struct Visit {
     pub(crate) user: usize,
     /// The era in which the request was sent.
-    pub(crate) sent: u64,
+    pub(crate) sent: usize,
     /// The era in which the answer was there.
-    pub(crate) answered: u64,
+    pub(crate) answered: usize,
+    /// Whether a policy that may have answered decides on the version that did.
+    pub(crate) decided: bool,
     /// The answer, or what went wrong.
     pub(crate) answer: Result<Tiers, String>,
 }
@@ -85,7 +70,7 @@ pub(crate) struct OfVersion {
 pub(crate) struct Tally {
     pub(crate) versions: BTreeMap<String, OfVersion>,
     pub(crate) requests: u64,
-    /// Changes of version that a change of the policy explains.
+    /// Changes of version that a new policy decided on.
     pub(crate) reassigned: u64,
     /// Requests whose tiers answered in different versions.
     pub(crate) mixed: u64,
@@ -97,7 +82,7 @@ pub(crate) struct Tally {
 #[derive(Clone, Debug)]
 struct User {
     version: String,
-    sent: u64,
+    sent: usize,
     flipped: bool,
 }
 
@@ -118,31 +103,24 @@ impl Tally {
             let of_version = self.versions.entry(version).or_default();
             *of_version.requests.entry(tier).or_default() += 1;
         }
-        self.meet(visit.user, version, visit.sent, visit.answered);
-    }
-
-    fn meet(&mut self, user: usize, version: String, sent: u64, answered: u64) {
-        let Some(known) = self.users.get_mut(&user) else {
+        let Some(known) = self.users.get_mut(&visit.user) else {
             self.versions.entry(version.clone()).or_default().users += 1;
-            let flipped = false;
-            self.users.insert(
-                user,
-                User {
-                    version,
-                    sent,
-                    flipped,
-                },
-            );
+            let user = User {
+                version,
+                sent: visit.sent,
+                flipped: false,
+            };
+            self.users.insert(visit.user, user);
             return;
         };
-        let policy_changed = answered > known.sent || known.sent % 2 == 1;
-        known.sent = sent;
+        let policy_changed = visit.answered > known.sent || known.sent % 2 == 1;
+        known.sent = visit.sent;
         if known.version == version {
             return;
         }
         let left = self.versions.entry(known.version.clone()).or_default();
         left.users -= 1;
-        if policy_changed {
+        if policy_changed && visit.decided {
             self.reassigned += 1;
         } else {
             left.flips += 1;
@@ -236,13 +214,14 @@ impl Tally {
 mod tests {
     use super::*;
 
-    fn visit(tally: &mut Tally, user: usize, eras: (u64, u64), served_by: &str) {
+    fn visit(tally: &mut Tally, user: usize, eras: (usize, usize), served_by: &str) {
         let (sent, answered) = eras;
         let answer = Tiers::parse(served_by).ok_or_else(|| served_by.to_owned());
         tally.count(Visit {
             user,
             sent,
             answered,
+            decided: true,
             answer,
         });
     }
@@ -299,6 +278,20 @@ mod tests {
         visit(&mut tally, 1, (1, 1), "app;v=stable");
         visit(&mut tally, 1, (2, 2), "app;v=canary");
         assert_eq!((tally.flips(), tally.reassigned), (0, 3));
+    }
+
+    #[test]
+    fn a_change_that_no_policy_decided_on_is_a_flip_at_any_time() {
+        let mut tally = Tally::default();
+        visit(&mut tally, 1, (0, 0), "app;v=stable");
+        tally.count(Visit {
+            user: 1,
+            sent: 1,
+            answered: 1,
+            decided: false,
+            answer: Ok(Tiers::parse("app;v=canary").expect("a tier")),
+        });
+        assert_eq!((tally.flips(), tally.reassigned), (1, 0));
     }
 
     #[test]

