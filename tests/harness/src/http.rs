@@ -139,7 +139,7 @@ impl Client {
         let resolved = resolved.with_context(|| format!("{address}: no such address"))?;
         let stream = TcpStream::connect_timeout(&resolved, timeout)
             .with_context(|| format!("cannot connect to {address}"))?;
-        Client::new(address, stream)
+        Client::new(address, stream, timeout)
     }
 
     /// Connects to `host:port` from one of this machine's addresses, such as 127.0.3.1.
@@ -152,10 +152,10 @@ impl Client {
         socket
             .connect_timeout(&target.into(), TIMEOUT)
             .with_context(|| format!("cannot connect from {source} to {address}"))?;
-        Client::new(address, socket.into())
+        Client::new(address, socket.into(), TIMEOUT)
     }
 
-    fn new(address: &str, stream: TcpStream) -> Result<Client> {
+    fn new(address: &str, stream: TcpStream, timeout: Duration) -> Result<Client> {
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(timeout))?;
         stream.set_write_timeout(Some(timeout))?;
