@@ -42,6 +42,13 @@ pub fn policy(changes: Value) -> Value {
     json!({ "rollouts": [rollout] })
 }
 
+/// A policy of the usual rollout, and these quotas.
+pub fn with_quotas(quotas: Value) -> Value {
+    let mut policy = policy(json!({}));
+    policy["quotas"] = quotas;
+    policy
+}
+
 /// `versions` with these weights and this state of canary.
 pub fn versions(stable: u32, canary: u32, state: &str) -> Value {
     json!([

@@ -5,7 +5,7 @@ use std::net::Ipv4Addr;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use harness::http::{Client, Request};
-use promises::{Gateway, policy};
+use promises::{Gateway, with_quotas};
 use serde_json::json;
 
 const FLOOD: usize = 200_000;
@@ -27,11 +27,9 @@ fn admitted(client: &mut Client, user: &str, requests: usize) -> usize {
 
 #[test]
 fn a_flood_of_200_000_users_refunds_nobody_shuts_nobody_out_and_takes_little_memory() {
-    let mut document = policy(json!({}));
     // Longer than any flood here takes: no state expires while it lasts.
-    document["quotas"] =
-        json!([{ "name": "per-user", "key": ["user"], "limit": 10, "period": "1h" }]);
-    let gateway = Gateway::start(&document);
+    let quota = json!({ "name": "per-user", "key": ["user"], "limit": 10, "period": "1h" });
+    let gateway = Gateway::start(&with_quotas(json!([quota])));
     let connect = |from: [u8; 4]| {
         Client::connect_from(Ipv4Addr::from(from), gateway.address()).expect("a connection")
     };

@@ -5,7 +5,7 @@ use std::sync::Barrier;
 
 use harness::build::workspace;
 use harness::http::{Client, Request};
-use promises::{Gateway, policy};
+use promises::{Gateway, with_quotas};
 use serde_json::{Value, json};
 
 /// The policy file with these quotas.
@@ -56,9 +56,8 @@ fn of_200_requests_of_one_user_at_once_ten_are_admitted() {
 
 #[test]
 fn after_the_period_there_are_ten_more() {
-    let mut document = policy(json!({}));
-    document["quotas"] = json!([{ "name": "a", "key": ["user"], "limit": 10, "period": "3s" }]);
-    let gateway = Gateway::start(&document);
+    let quota = json!({ "name": "per-user", "key": ["user"], "limit": 10, "period": "3s" });
+    let gateway = Gateway::start(&with_quotas(json!([quota])));
     let requests = vec![of_user("alice", "/sms"); 40];
     assert_eq!(admitted_at_once(&gateway, &requests), 10);
     std::thread::sleep(std::time::Duration::from_millis(3_100));
