@@ -350,7 +350,7 @@ impl Identity {
     }
 }
 
-fn is_preflight(headers: Headers<'_>) -> bool {
+pub(crate) fn is_preflight(headers: Headers<'_>) -> bool {
     headers.first(":method") == Some(b"OPTIONS")
         && headers.contains("origin")
         && headers.contains("access-control-request-method")

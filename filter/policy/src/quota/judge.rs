@@ -13,7 +13,7 @@ use super::key::{self, Address, Fingerprint, Part};
 use super::place::{Place, Room};
 use super::refusal::Refusal;
 use crate::config::document::{Enforcement, OnAnonymous, OnContention, OnOverflow};
-use crate::decide::{Outcome, Request};
+use crate::decide::{Outcome, Request, is_preflight};
 use crate::host;
 use crate::path;
 use crate::policy::Policy;
@@ -241,6 +241,7 @@ impl Trial<'_> {
     ) -> Vec<Case<'p>> {
         let rollout = match outcome {
             Outcome::Exempt => return Vec::new(),
+            Outcome::Unmatched if is_preflight(request.headers) => return Vec::new(),
             Outcome::Unmatched => None,
             Outcome::Assigned(assignment) => policy.rollouts().get(assignment.rollout),
         };
