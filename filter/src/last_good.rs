@@ -4,7 +4,6 @@
 //! thrown back by another that lags behind; and in shared data, where a new VM or worker finds it.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 use std::rc::Rc;
 
 use lanekeeper_policy::Policy;
@@ -13,12 +12,13 @@ use crate::host::{self, LogLevel};
 use crate::plugin::InForce;
 
 thread_local! {
-    static HERE: RefCell<BTreeMap<String, Rc<InForce>>> = const { RefCell::new(BTreeMap::new()) };
+    /// By the plugin's name; a VM has few.
+    static HERE: RefCell<Vec<(String, Rc<InForce>)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Keeps a policy that was found good, compiled and as it was written.
 pub(crate) fn keep(plugin: &str, text: &[u8], policy: &Rc<InForce>) {
-    HERE.with_borrow_mut(|kept| kept.insert(plugin.to_owned(), Rc::clone(policy)));
+    keep_here(plugin, policy);
     if host::set_shared(&key(plugin), text).is_err() {
         host::log(
             LogLevel::Warn,
@@ -29,12 +29,21 @@ pub(crate) fn keep(plugin: &str, text: &[u8], policy: &Rc<InForce>) {
 
 /// The last policy of a plugin that was found good; the one that decides nothing if there is none.
 pub(crate) fn in_force(plugin: &str, put: impl FnOnce(Policy) -> Rc<InForce>) -> Rc<InForce> {
-    if let Some(here) = HERE.with_borrow(|kept| kept.get(plugin).cloned()) {
+    let of_plugin = |(name, _): &&(String, Rc<InForce>)| name == plugin;
+    let here = |kept: &Vec<_>| kept.iter().find(of_plugin).map(|(_, here)| Rc::clone(here));
+    if let Some(here) = HERE.with_borrow(here) {
         return here;
     }
     let found = put(shared(plugin).unwrap_or_else(Policy::pass_through));
-    HERE.with_borrow_mut(|kept| kept.insert(plugin.to_owned(), Rc::clone(&found)));
+    keep_here(plugin, &found);
     found
+}
+
+fn keep_here(plugin: &str, policy: &Rc<InForce>) {
+    HERE.with_borrow_mut(|kept| {
+        kept.retain(|(name, _)| name != plugin);
+        kept.push((plugin.to_owned(), Rc::clone(policy)));
+    });
 }
 
 fn shared(plugin: &str) -> Option<Policy> {

@@ -2,7 +2,6 @@
 //! the `stats_tags` of the bootstrap take out again. Every label is bounded by the policy.
 
 use std::cell::RefCell;
-use std::collections::BTreeMap;
 
 use lanekeeper_policy::{Assignment, Count, Judgement, OTHER, Policy, Quota, Source};
 
@@ -167,17 +166,20 @@ impl Metrics {
 
 thread_local! {
     /// What this VM said last of each plugin.
-    static SAID: RefCell<BTreeMap<String, (bool, u32)>> = const { RefCell::new(BTreeMap::new()) };
+    static SAID: RefCell<Vec<(String, bool, u32)>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Says which policy of a plugin is in force, and whether the one that was pushed was refused. Asked
 /// with every request, as a configuration may come back without notice; says only what is new.
 pub(crate) fn configured(plugin: &str, rejected: bool, hash: u32) {
-    let now = (rejected, hash);
-    if SAID.with_borrow(|said| said.get(plugin) == Some(&now)) {
+    let known = |(name, r, h): &(String, bool, u32)| name == plugin && (*r, *h) == (rejected, hash);
+    if SAID.with_borrow(|said| said.iter().any(known)) {
         return;
     }
-    SAID.with_borrow_mut(|said| said.insert(plugin.to_owned(), now));
+    SAID.with_borrow_mut(|said| {
+        said.retain(|(name, ..)| name != plugin);
+        said.push((plugin.to_owned(), rejected, hash));
+    });
     let labels = labels(&[("plugin", plugin)]);
     let gauge = |name: &str| host::define_metric(MetricType::Gauge, &format!("{labels}{name}"));
     host::record(gauge("lanekeeper_config_rejected"), rejected.into());

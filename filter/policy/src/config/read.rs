@@ -166,6 +166,11 @@ pub(crate) fn word(value: &Value) -> Option<&str> {
     }
 }
 
+/// Says that a value is none of the words that are allowed.
+pub(crate) fn none_of(words: &[&str], value: &Value, path: &str, faults: &mut Faults) {
+    faults.add(path, value, format!("one of {}", words.join(", ")));
+}
+
 /// The JSON Schema of a choice of words.
 pub(crate) fn words_schema(words: &[&str]) -> Value {
     let mut allowed: Vec<Value> = words.iter().map(|word| Value::from(*word)).collect();
@@ -196,7 +201,7 @@ macro_rules! words {
                 match $crate::config::read::word(value) {
                     $( Some($word) => Self::$variant, )*
                     _ => {
-                        faults.add(path, value, format!("one of {}", [$($word),*].join(", ")));
+                        $crate::config::read::none_of(&[$($word),*], value, path, faults);
                         Self::stand_in()
                     }
                 }
