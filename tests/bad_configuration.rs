@@ -85,7 +85,7 @@ fn what_is_no_json_at_all_is_refused_likewise() {
             .expect("no trap");
         assert_eq!(stream.request_headers().get("x-app-version"), None);
         assert_eq!(
-            world.metric("plugin.=.gateway;.lanekeeper_config_rejected"),
+            world.metric("plugin=.=gateway;.;lanekeeper_config_rejected"),
             Some(1)
         );
         let errors = world
@@ -139,11 +139,11 @@ fn plugins_of_one_envoy_do_not_take_each_others_policy() {
     let stream = other.request(request(&[])).expect("no trap");
     assert_eq!(stream.request_headers().get("x-app-version"), None);
     assert_eq!(
-        world.metric("plugin.=.other;.lanekeeper_config_rejected"),
+        world.metric("plugin=.=other;.;lanekeeper_config_rejected"),
         Some(1)
     );
     assert_eq!(
-        world.metric("plugin.=.gateway;.lanekeeper_config_rejected"),
+        world.metric("plugin=.=gateway;.;lanekeeper_config_rejected"),
         Some(0)
     );
 }
@@ -158,7 +158,7 @@ fn a_refused_configuration_that_comes_back_unnoticed_leaves_the_last_good_policy
     let refused = configure(&vm, &faulty());
     let new = policy(json!({ "versions": promises::versions(100, 0, "live") }));
     configure(&vm, &new.to_string());
-    let hash = world.metric("plugin.=.gateway;.lanekeeper_config_hash");
+    let hash = world.metric("plugin=.=gateway;.;lanekeeper_config_hash");
 
     let user = user_of("canary");
     let stream = refused
@@ -169,11 +169,11 @@ fn a_refused_configuration_that_comes_back_unnoticed_leaves_the_last_good_policy
         Some("stable")
     );
     assert_eq!(
-        world.metric("plugin.=.gateway;.lanekeeper_config_hash"),
+        world.metric("plugin=.=gateway;.;lanekeeper_config_hash"),
         hash
     );
     assert_eq!(
-        world.metric("plugin.=.gateway;.lanekeeper_config_rejected"),
+        world.metric("plugin=.=gateway;.;lanekeeper_config_rejected"),
         Some(1)
     );
 }
@@ -234,7 +234,7 @@ fn a_secret_comes_from_the_environment_and_its_absence_is_a_fault() {
     let later = Vm::start(&module, &world, VmOptions::default()).expect("a VM");
     let plugin = configure(&later, &policy);
     assert_eq!(
-        world.metric("plugin.=.gateway;.lanekeeper_config_rejected"),
+        world.metric("plugin=.=gateway;.;lanekeeper_config_rejected"),
         Some(1)
     );
     let user = user_of("canary");

@@ -130,7 +130,7 @@ fn without_entropy_requests_are_answered_and_the_failure_is_counted() {
     let response = stream.respond([(":status", "200")]).expect("no trap");
     assert!(response.all("set-cookie").is_empty());
     assert_eq!(
-        world.metric("kind.=.entropy;.lanekeeper_errors_total"),
+        world.metric("kind=.=entropy;.;lanekeeper_errors_total"),
         Some(1)
     );
 }

@@ -71,7 +71,7 @@ fn without_a_name_a_plugin_is_called_default() {
     world.fail("proxy_get_property", Status::NotFound);
     plugin(&world, &policy(json!({})));
     assert_eq!(
-        world.metric("plugin.=.default;.lanekeeper_config_rejected"),
+        world.metric("plugin=.=default;.;lanekeeper_config_rejected"),
         Some(0)
     );
 }

@@ -30,7 +30,7 @@ fn refused(plugin: &Plugin, user: &str) -> Option<harness::wasm_host::Headers> {
 
 fn count(world: &World, verdict: &str) -> Option<u64> {
     world.metric(&format!(
-        "quota.=.per-user;.verdict.=.{verdict};.lanekeeper_quota_total"
+        "quota=.=per-user;.;verdict=.={verdict};.;lanekeeper_quota_total"
     ))
 }
 
@@ -162,7 +162,7 @@ fn who_loses_every_race_is_decided_by_on_contention() {
         world.force_cas_conflicts(u32::MAX);
         assert_eq!(refused(&plugin, "alice").is_none(), passes);
         world.force_cas_conflicts(0);
-        let contention = "quota.=.per-user;.lanekeeper_quota_contention_total";
+        let contention = "quota=.=per-user;.;lanekeeper_quota_contention_total";
         assert_eq!(world.metric(contention), Some(1));
         assert!(refused(&plugin, "alice").is_none());
     }
@@ -177,7 +177,7 @@ fn a_table_that_is_full_is_counted() {
         .filter(|user| refused(&plugin, user).is_none())
         .count();
     assert_eq!(admitted, 5, "four have room, and the others one for all");
-    let overflow = "quota.=.per-user;.lanekeeper_quota_overflow_total";
+    let overflow = "quota=.=per-user;.;lanekeeper_quota_overflow_total";
     assert_eq!(world.metric(overflow), Some(16));
 }
 
@@ -191,7 +191,7 @@ fn a_clock_that_jumps_back_shuts_nobody_out_and_is_counted() {
     world.set_time(world.now() - Duration::from_secs(3600));
     assert!(refused(&plugin, "alice").is_none());
     assert_eq!(
-        world.metric("kind.=.quota_state;.lanekeeper_errors_total"),
+        world.metric("kind=.=quota_state;.;lanekeeper_errors_total"),
         Some(1)
     );
     world.set_time(Duration::ZERO);

@@ -72,7 +72,7 @@ fn a_request_for_another_version_is_counted_and_served() {
     }
     let counted = |expected: &str| {
         world.metric(&format!(
-            "expected.=.{expected};.actual.=.canary;.lanekeeper_mismatch_total"
+            "expected=.={expected};.;actual=.=canary;.;lanekeeper_mismatch_total"
         ))
     };
     assert_eq!(counted("stable"), Some(2));
@@ -93,7 +93,7 @@ fn a_pod_without_a_usable_version_label_neither_stamps_nor_counts_and_says_so() 
             Some("canary")
         );
         assert_eq!(
-            world.metric("kind.=.pod_version;.lanekeeper_errors_total"),
+            world.metric("kind=.=pod_version;.;lanekeeper_errors_total"),
             Some(1)
         );
     }

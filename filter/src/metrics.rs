@@ -1,4 +1,4 @@
-//! What the plugin counts. Labels are part of the name, as Istio does it: `label.=.value;.`, which
+//! What the plugin counts. Labels are part of the name, as Istio does it: `label=.=value;.;`, which
 //! the `stats_tags` of the bootstrap take out again. Every label is bounded by the policy.
 
 use std::cell::RefCell;
@@ -193,6 +193,6 @@ fn counter(labels: &str, name: &str) -> Option<u32> {
 fn labels(labels: &[(&str, &str)]) -> String {
     labels
         .iter()
-        .map(|(label, value)| format!("{label}.=.{value};."))
+        .map(|(label, value)| format!("{label}=.={value};.;"))
         .collect()
 }
