@@ -1,6 +1,7 @@
 //! Reads policies from files: plain ones, and those inside WasmPlugin manifests.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::path::Path;
 
@@ -8,8 +9,10 @@ use lanekeeper_policy::{Fault, Policy};
 use serde_json::Value;
 
 mod read;
+mod wasm_plugin;
 
 pub use read::{file_name, read_document, read_text};
+pub use wasm_plugin::{Image, Role, WasmPlugin};
 
 /// Why a file holds no policy. Displayed as one line for each fault, which begins with the file.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -56,12 +59,19 @@ pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 /// # Errors
 /// The file cannot be read, holds no policy or several, or a policy with faults.
 pub fn load(path: &Path, env: Environment<'_>) -> Result<(Value, Policy), LoadError> {
+    let written = find_one(path)?;
+    let policy = written.compile(env)?;
+    Ok((written.document, policy))
+}
+
+/// The one policy of a file, which may be inside a WasmPlugin manifest.
+///
+/// # Errors
+/// The file cannot be read, or holds no policy or several.
+pub fn find_one(path: &Path) -> Result<Written, LoadError> {
     let mut found = find(path)?;
     match (found.pop(), found.is_empty()) {
-        (Some(written), true) => {
-            let policy = written.compile(env)?;
-            Ok((written.document, policy))
-        }
+        (Some(written), true) => Ok(written),
         _ => Err(faulty(
             file_name(path),
             "policy",
@@ -78,6 +88,8 @@ pub struct Written {
     pub label: String,
     /// The policy's document.
     pub document: Value,
+    /// The text of a policy that has the file to itself.
+    text: Option<String>,
     /// Where it stands in its manifest; empty for a policy by itself.
     path: &'static str,
     /// The environment that the manifest gives the plugin; `None` for a policy by itself.
@@ -101,7 +113,9 @@ const API_VERSION: &str = "extensions.istio.io/v1alpha1";
 /// The file cannot be read, or there is no policy in it.
 pub fn find(path: &Path) -> Result<Vec<Written>, LoadError> {
     let file = file_name(path);
-    let documents = read::read_documents(path)?;
+    let text = read_text(path)?;
+    let documents = read::parse(&file, &text)?;
+    let alone = documents.len() == 1;
     let mut found = Vec::new();
     let mut other_kind = None;
     for document in documents {
@@ -109,6 +123,7 @@ pub fn find(path: &Path) -> Result<Vec<Written>, LoadError> {
             None => found.push(Written {
                 label: file.clone(),
                 document,
+                text: alone.then(|| text.clone()),
                 path: "",
                 env: None,
             }),
@@ -167,6 +182,7 @@ fn of_manifest(file: &str, manifest: &Value) -> Result<Written, LoadError> {
     Ok(Written {
         label,
         document: document.clone(),
+        text: None,
         path: PLUGIN_CONFIG,
         env: Some(env.collect()),
     })
@@ -191,6 +207,19 @@ impl Written {
             Variable::Inline(value) => Some((name.as_str(), value.as_str())),
             Variable::Host => None,
         })
+    }
+
+    /// The environment variables that the policy names for its secrets.
+    ///
+    /// # Errors
+    /// All faults of the policy.
+    pub fn needs(&self) -> Result<Vec<String>, LoadError> {
+        let asked = RefCell::new(BTreeSet::new());
+        self.compile(&|name| {
+            asked.borrow_mut().insert(name.to_owned());
+            Some("set".to_owned())
+        })?;
+        Ok(asked.into_inner().into_iter().collect())
     }
 
     /// Compiles the policy. `env` stands for the environment of the proxy; a manifest says itself

@@ -9,6 +9,7 @@ use lanekeeper_policy::Policy;
 
 mod assign;
 mod lint;
+mod plugin;
 
 /// Checks Lanekeeper policies and says what they decide, with the same core as the filter.
 #[derive(Debug, Parser)]
@@ -31,15 +32,17 @@ and as the first line of a policy, for the YAML language server:
   # yaml-language-server: $schema=policy.schema.json")]
     Schema,
     Assign(assign::Assign),
+    Plugin(plugin::Plugin),
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
-    let done = match cli.command {
-        Command::Lint(lint) => lint.run(&mut out),
-        Command::Schema => schema(&mut out),
-        Command::Assign(assign) => assign.run(&mut out),
+    let (name, done) = match cli.command {
+        Command::Lint(lint) => ("lint", lint.run(&mut out)),
+        Command::Schema => ("schema", schema(&mut out)),
+        Command::Assign(assign) => ("assign", assign.run(&mut out)),
+        Command::Plugin(plugin) => ("plugin", plugin.run(&mut out)),
     };
     match done.and_then(|code| out.flush().map(|()| code).map_err(Failure::from)) {
         Ok(code) => code,
@@ -55,17 +58,17 @@ fn main() -> ExitCode {
             eprintln!("{message}");
             ExitCode::FAILURE
         }
-        Err(Failure::Usage(message)) => Cli::usage(message),
+        Err(Failure::Usage(message)) => Cli::usage(name, message),
     }
 }
 
 impl Cli {
-    /// Ends as clap does with an argument of `assign` that it can tell is wrong by itself.
-    fn usage(message: String) -> ExitCode {
+    /// Ends as clap does with an argument of a command that it can tell is wrong by itself.
+    fn usage(command: &str, message: String) -> ExitCode {
         let mut cli = Self::command();
         cli.build();
-        let assign = cli.find_subcommand_mut("assign");
-        let error = assign.map(|assign| assign.error(ErrorKind::ValueValidation, message));
+        let command = cli.find_subcommand_mut(command);
+        let error = command.map(|command| command.error(ErrorKind::ValueValidation, message));
         // Where even this cannot be printed, the exit code has to do.
         let _ = error.map(|error| error.print());
         ExitCode::from(2)

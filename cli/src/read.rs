@@ -15,7 +15,7 @@ use crate::LoadError;
 /// The file cannot be read, is not YAML (the message says file, line and column), or holds no
 /// document or several.
 pub fn read_document(path: &Path) -> Result<Value, LoadError> {
-    let mut documents = read_documents(path)?;
+    let mut documents = parse(&file_name(path), &read_text(path)?)?;
     let count = documents.len();
     match documents.pop() {
         Some(document) if count == 1 => Ok(document),
@@ -24,11 +24,6 @@ pub fn read_document(path: &Path) -> Result<Value, LoadError> {
             reason: format!("{count} documents: a file with one document"),
         }),
     }
-}
-
-/// The documents of a file, empty ones left out.
-pub(crate) fn read_documents(path: &Path) -> Result<Vec<Value>, LoadError> {
-    parse(&file_name(path), &read_text(path)?)
 }
 
 /// Reads a text file; `-` is the standard input.
@@ -57,7 +52,8 @@ pub fn read_text(path: &Path) -> Result<String, LoadError> {
     })
 }
 
-fn parse(file: &str, text: &str) -> Result<Vec<Value>, LoadError> {
+/// The documents of a text, empty ones left out.
+pub(crate) fn parse(file: &str, text: &str) -> Result<Vec<Value>, LoadError> {
     let documents: Vec<Value> = serde_saphyr::from_multiple(text).map_err(|error| {
         let error = error.without_snippet();
         let reason = error.render_with_formatter(&UserMessageFormatter);
