@@ -61,7 +61,7 @@ fn the_policies_of_the_repository_are_good() {
         ran.out
     );
     assert!(
-        lines[1].ends_with("; sidecar with versions canary, stable"),
+        lines[1].ends_with("; sidecar with versions stable, canary"),
         "{}",
         ran.out
     );
@@ -187,7 +187,7 @@ fn what_is_no_policy_is_said_with_its_place() {
         (
             "text.yaml",
             "hello\n",
-            "text.yaml: policy: \"hello\": an object with the fields rollouts, sidecar",
+            "text.yaml: policy: \"hello\": an object with the fields rollouts, quotas, sidecar",
         ),
         (
             "none.yaml",
