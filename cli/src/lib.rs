@@ -7,8 +7,10 @@ use std::path::Path;
 use lanekeeper_policy::{Fault, Policy};
 use serde_json::Value;
 
+mod describe;
 mod read;
 
+pub use describe::limit_of;
 pub use read::{file_name, read_document, read_text};
 
 /// Why a file holds no policy. Displayed as one line for each fault, which begins with the file.

@@ -82,6 +82,35 @@ fn a_good_policy_is_one_line() {
 }
 
 #[test]
+fn quotas_are_said_in_words() {
+    let quotas = [
+        (
+            "key: [user, path], limit: 5, period: 1s",
+            "5 a second by user and path",
+        ),
+        (
+            "key: ['header:x-tenant'], limit: 9, period: 90s",
+            "9 in 90s by header:x-tenant",
+        ),
+        (
+            "key: [address], limit: 500, period: 120m, algorithm: bucket, burst: 5",
+            "500 in 2h by address",
+        ),
+        (
+            "key: [user], limit: 1, period: 1d, enforcement: observe",
+            "1 a day by user (observe)",
+        ),
+    ];
+    for (quota, words) in quotas {
+        let policy = format!("quotas: [{{ name: a, {quota} }}]");
+        let ran = lanekeeper(files(&[]).path(), &["lint", "-"], &policy);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+        let (_, said) = ran.out.split_once("; ").unwrap();
+        assert_eq!(said, format!("quota a: {words}\n"));
+    }
+}
+
+#[test]
 fn the_hash_is_of_the_document_and_not_of_its_spelling() {
     let hash = |text: &str| {
         let directory = files(&[("policy", text)]);
