@@ -61,6 +61,11 @@ fn the_policies_of_the_repository_are_good() {
         ran.out
     );
     assert!(
+        lines[0].ends_with("; quota per-user: 120 a minute by user"),
+        "{}",
+        ran.out
+    );
+    assert!(
         lines[1].ends_with("; sidecar with versions stable, canary"),
         "{}",
         ran.out
