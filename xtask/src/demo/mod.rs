@@ -23,7 +23,7 @@ use harness::plugin::{Environment, Plugin};
 use harness::ports::{self, free_ports};
 use harness::process::run_visibly;
 use harness::topology::{Parts, Topology, VERSIONS};
-use lanekeeper_policy::{Policy, SLOTS, Version};
+use lanekeeper_policy::{Policy, Quota, SLOTS, Version};
 
 use era::Era;
 use live::{Found, Live, News};
@@ -131,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     );
     screen.tell("")?;
     screen.say(&address(port, &admin))?;
-    screen.tell(&what_to_try(port, &policy_file))?;
+    screen.tell(&what_to_try(port, &policy_file, &policy))?;
     for warning in warnings(&policy) {
         screen.say(&warning)?;
     }
@@ -389,9 +389,10 @@ fn noise(rate: f64) -> String {
     )
 }
 
-fn what_to_try(port: u16, policy: &Path) -> String {
+fn what_to_try(port: u16, file: &Path, policy: &Policy) -> String {
     let url = format!("http://localhost:{port}");
-    let policy = policy.display();
+    let file = file.display();
+    let refusal = refusal_to_try(&url, policy).unwrap_or_default();
     format!(
         r#"
 Try, in another terminal:
@@ -404,17 +405,32 @@ Try, in another terminal:
 
   # A tester asks for the canary
   curl -i {url}/sms -H 'x-experiment: canary' -H 'content-type: application/json' -d '{{"sms":"URGENT! You have won a prize. Call 0800 123 456 now to claim"}}'
-
-Then change {policy}, such as its weights, and save it.
+{refusal}
+Then change {file}, such as its weights, and save it.
 Ctrl-C ends everything.
 "#
     )
 }
 
+/// How to be refused by a quota, where the policy has one that counts users.
+fn refusal_to_try(url: &str, policy: &Policy) -> Option<String> {
+    // More would take too long.
+    let counts_users = |quota: &&Quota| quota.key().eq(["user"]) && quota.limit() <= 1000;
+    let mut quotas = policy.quotas().iter().filter(counts_users);
+    let quota = quotas.find(|quota| quota.enforcement() == "enforce")?;
+    let some_more = quota.limit().saturating_add(10);
+    Some(format!(
+        r#"
+  # Bob sends more than quota {name} admits; the last answer says why, and when to come again
+  for i in $(seq {some_more}); do curl -s -o /dev/null -w '%{{http_code}}\n' {url}/sms -H 'x-user: bob'; done | uniq -c; curl -i {url}/sms -H 'x-user: bob'
+"#,
+        name = quota.name()
+    ))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use lanekeeper_policy::Quota;
     use serde_json::json;
 
     #[test]
@@ -426,6 +442,8 @@ mod tests {
         // What the traffic knows of them.
         let per_user = |quota: &Quota| quota.key().eq(["user"]) && quota.limit() <= 128;
         assert!(policy.quotas().iter().all(per_user));
+        assert!(refusal_to_try("", &policy).is_some());
+        assert!(refusal_to_try("", &Policy::pass_through()).is_none());
         assert_eq!(warnings(&Policy::pass_through()).len(), 1);
     }
 
