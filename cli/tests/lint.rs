@@ -317,7 +317,7 @@ spec: { pluginConfig: { sidecar: { serves: all } } }
     );
     assert_eq!(
         ran.err,
-        "<stdin> (WasmPlugin sidecar): spec.pluginConfig.sidecar.serves: \"all\": one of own\n"
+        "<stdin> (WasmPlugin sidecar): spec.pluginConfig.sidecar.serves: \"all\": one of own, shadow\n"
     );
 }
 
