@@ -1,7 +1,7 @@
 //! In a sidecar: what leaves the pod carries the pod's version, what comes in is checked.
 
 use harness::wasm_host::World;
-use promises::plugin;
+use promises::{Gateway, plugin};
 use serde_json::{Value, json};
 
 const INBOUND: i64 = 1;
@@ -97,4 +97,61 @@ fn a_pod_without_a_usable_version_label_neither_stamps_nor_counts_and_says_so() 
             Some(1)
         );
     }
+}
+
+#[test]
+fn a_request_for_another_version_is_refused_where_the_policy_says_so() {
+    let world = pod("canary", INBOUND);
+    let mut refusing = policy();
+    refusing["sidecar"]["onMismatch"] = json!("refuse");
+    let plugin = plugin(&world, &refusing);
+    let answer = |version| {
+        let stream = plugin.request(to("app-service", version)).expect("no trap");
+        stream.local_response()
+    };
+    assert!(answer(Some("canary")).is_none());
+    assert!(answer(None).is_none());
+    let refusal = answer(Some("stable")).expect("a refusal");
+    assert_eq!(refusal.status, 421);
+    assert_eq!(refusal.headers.get("x-version-mismatch"), Some("canary"));
+    let problem: Value = serde_json::from_slice(&refusal.body).expect("JSON");
+    let detail = "The request is for version stable, and this pod is canary.";
+    assert_eq!(problem["detail"], detail);
+    assert_eq!(
+        world.metric("expected.=.stable;.actual.=.canary;.lanekeeper_mismatch_total"),
+        Some(1)
+    );
+}
+
+#[test]
+fn the_gateway_makes_502_of_a_mismatch_and_leaves_other_421_alone() {
+    let gateway = Gateway::start(&promises::policy(json!({})));
+    let user = promises::user_of("stable");
+    let status = || gateway.get(&[("x-user", &user)]).0;
+    gateway.stable.set_status(421);
+    assert_eq!(status().status, 421);
+    gateway
+        .stable
+        .set_response_headers([("x-version-mismatch", "canary")]);
+    let response = status();
+    assert_eq!(response.status, 502);
+    assert_eq!(response.headers.get("x-version-mismatch"), None);
+}
+
+#[test]
+fn a_shadow_marks_what_it_sends_and_does_nothing_twice() {
+    let world = World::new();
+    world.set_property(&["xds", "listener_direction"], OUTBOUND.to_le_bytes());
+    let policy = json!({ "sidecar": { "serves": "shadow", "unsafeTo": ["model-service.*"] } });
+    let plugin = plugin(&world, &policy);
+    let send = |host| plugin.request(to(host, None)).expect("no trap");
+    let allowed = send("model-service:8081");
+    assert_eq!(allowed.request_headers().get("x-shadow"), Some("true"));
+    let blocked = send("orders").local_response().expect("a refusal");
+    assert_eq!(blocked.status, 403);
+    assert_eq!(world.metric("lanekeeper_shadow_blocked_total"), Some(1));
+    assert_eq!(
+        world.metric("kind.=.pod_version;.lanekeeper_errors_total"),
+        Some(0)
+    );
 }

@@ -8,9 +8,11 @@ use std::path::Path;
 use lanekeeper_policy::{Fault, Policy};
 use serde_json::Value;
 
+mod describe;
 mod read;
 mod wasm_plugin;
 
+pub use describe::limit_of;
 pub use read::{file_name, read_document, read_text};
 pub use wasm_plugin::{Image, Role, WasmPlugin};
 

@@ -15,8 +15,9 @@ use crate::Failure;
 ///
 /// A FILE is a policy in YAML or JSON, or a manifest (several documents are fine) with WasmPlugins,
 /// whose spec.pluginConfig is checked. For each good policy a line says what it holds: its hash (the
-/// value of the metric lanekeeper_config_hash), the rollouts with their hosts, and the versions with
-/// their share of the slots. Faults go to the standard error as `FILE: path: value: what is allowed`.
+/// value of the metric lanekeeper_config_hash), the rollouts with their hosts, the versions with their
+/// share of the slots, and the quotas. Faults go to the standard error as
+/// `FILE: path: value: what is allowed`.
 ///
 /// Secrets: an environment variable that a policy names need not be set here, it counts as set. Of
 /// a WasmPlugin it is checked that spec.vmConfig.env hands the variable on.
@@ -94,6 +95,10 @@ fn summary(policy: &Policy, document: &Value) -> String {
             hosts.join(", "),
             versions(rollout)
         ));
+    }
+    for quota in policy.quotas() {
+        let limit = lanekeeper_cli::limit_of(quota);
+        parts.push(format!("quota {}: {limit}", quota.name()));
     }
     if let Some(sidecar) = policy.sidecar() {
         let names: Vec<&str> = sidecar.versions().iter().map(String::as_str).collect();

@@ -61,7 +61,12 @@ fn the_policies_of_the_repository_are_good() {
         ran.out
     );
     assert!(
-        lines[1].ends_with("; sidecar with versions canary, stable"),
+        lines[0].ends_with("; quota per-user: 120 a minute by user"),
+        "{}",
+        ran.out
+    );
+    assert!(
+        lines[1].ends_with("; sidecar with versions stable, canary"),
         "{}",
         ran.out
     );
@@ -79,6 +84,35 @@ fn a_good_policy_is_one_line() {
         "rollout shop on shop.example, *.shop.example: \
          stable 89.75% (baseline), canary 10.25%, old 0% (draining)\n"
     );
+}
+
+#[test]
+fn quotas_are_said_in_words() {
+    let quotas = [
+        (
+            "key: [user, path], limit: 5, period: 1s",
+            "5 a second by user and path",
+        ),
+        (
+            "key: ['header:x-tenant'], limit: 9, period: 90s",
+            "9 in 90s by header:x-tenant",
+        ),
+        (
+            "key: [address], limit: 500, period: 120m, algorithm: bucket, burst: 5",
+            "500 in 2h by address",
+        ),
+        (
+            "key: [user], limit: 1, period: 1d, enforcement: observe",
+            "1 a day by user (observe)",
+        ),
+    ];
+    for (quota, words) in quotas {
+        let policy = format!("quotas: [{{ name: a, {quota} }}]");
+        let ran = lanekeeper(files(&[]).path(), &["lint", "-"], &policy);
+        assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
+        let (_, said) = ran.out.split_once("; ").unwrap();
+        assert_eq!(said, format!("quota a: {words}\n"));
+    }
 }
 
 #[test]
@@ -187,7 +221,7 @@ fn what_is_no_policy_is_said_with_its_place() {
         (
             "text.yaml",
             "hello\n",
-            "text.yaml: policy: \"hello\": an object with the fields rollouts, sidecar",
+            "text.yaml: policy: \"hello\": an object with the fields rollouts, quotas, sidecar",
         ),
         (
             "none.yaml",
@@ -283,7 +317,7 @@ spec: { pluginConfig: { sidecar: { serves: all } } }
     );
     assert_eq!(
         ran.err,
-        "<stdin> (WasmPlugin sidecar): spec.pluginConfig.sidecar.serves: \"all\": one of own\n"
+        "<stdin> (WasmPlugin sidecar): spec.pluginConfig.sidecar.serves: \"all\": one of own, shadow\n"
     );
 }
 

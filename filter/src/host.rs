@@ -142,13 +142,14 @@ pub(crate) fn record(metric: Option<u32>, value: u64) {
     }
 }
 
-/// Answers a request in place of the upstream.
-pub(crate) fn respond(status: u32, headers: Vec<(&str, &str)>, body: &str) {
-    let _ = hostcalls::send_http_response(status, headers, Some(body.as_bytes()));
+/// Answers a request in place of the upstream; the body says why (RFC 9457).
+pub(crate) fn refuse(status: u32, mut headers: Vec<(&str, &str)>, problem: &str) {
+    headers.push(("content-type", "application/problem+json"));
+    let _ = hostcalls::send_http_response(status, headers, Some(problem.as_bytes()));
 }
 
 /// Answers a gRPC call in place of the upstream: that its resources are exhausted.
-pub(crate) fn respond_resource_exhausted(message: &str, metadata: Vec<(&str, &[u8])>) {
+pub(crate) fn refuse_grpc(message: &str, metadata: Vec<(&str, &[u8])>) {
     let status = GrpcStatusCode::ResourceExhausted;
     let _ = hostcalls::send_grpc_response(status, Some(message), metadata);
 }

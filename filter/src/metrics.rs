@@ -27,6 +27,7 @@ pub(crate) struct Metrics {
     assignments: Vec<Vec<Option<u32>>>,
     /// By the version that was meant.
     mismatches: Vec<(String, Option<u32>)>,
+    blocked: Option<u32>,
     quotas: Vec<QuotaMetrics>,
     quota_state_errors: Option<u32>,
     entropy_errors: Option<u32>,
@@ -102,6 +103,9 @@ impl Metrics {
                 })
                 .collect(),
             mismatches: mismatches.unwrap_or_default(),
+            blocked: policy
+                .sidecar()
+                .and_then(|_| counter("", "shadow_blocked_total")),
             quotas: policy.quotas().iter().map(QuotaMetrics::define).collect(),
             quota_state_errors: error("quota_state"),
             entropy_errors: error("entropy"),
@@ -153,6 +157,10 @@ impl Metrics {
     pub(crate) fn mismatch(&self, expected: &str) {
         let metric = self.mismatches.iter().find(|(name, _)| name == expected);
         host::increment(metric.and_then(|(_, metric)| *metric));
+    }
+
+    pub(crate) fn blocked(&self) {
+        host::increment(self.blocked);
     }
 
     pub(crate) fn error(&self, error: Error) {

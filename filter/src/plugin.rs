@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 use std::rc::Rc;
 
-use lanekeeper_policy::{Judge, Policy, is_version_name};
+use lanekeeper_policy::{Judge, Policy, Sidecar, is_version_name};
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
 
@@ -30,7 +30,7 @@ impl InForce {
             .and_then(|version| String::from_utf8(version).ok())
             .filter(|version| is_version_name(version));
         let metrics = Metrics::define(&policy, pod_version.as_deref());
-        if policy.sidecar().is_some() && pod_version.is_none() {
+        if policy.sidecar().is_some_and(Sidecar::needs_version) && pod_version.is_none() {
             metrics.error(Error::PodVersion);
             host::log(
                 LogLevel::Error,

@@ -50,10 +50,8 @@ pub(crate) fn refuse(refusal: &Refusal<'_>, request: Headers<'_>) {
         .is_some_and(|value| value.starts_with(b"application/grpc"));
     if grpc {
         let metadata = headers.map(|(name, value)| (name, value.as_bytes()));
-        host::respond_resource_exhausted(&refusal.detail(), metadata.collect());
+        host::refuse_grpc(&refusal.detail(), metadata.collect());
     } else {
-        let content = [("content-type", "application/problem+json")];
-        let headers = content.into_iter().chain(headers).collect();
-        host::respond(Refusal::STATUS, headers, &refusal.body());
+        host::refuse(Refusal::STATUS, headers.collect(), &refusal.body());
     }
 }

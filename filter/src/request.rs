@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lanekeeper_policy::{
-    Headers, Outcome, Request, ResponsePlan, SHARED_CACHE_HEADERS, Sidecar, VERSION_HEADER,
-    private_cache_control,
+    Headers, MISMATCH_HEADER, Mismatch, Outbound, Outcome, Request, ResponsePlan, SHADOW_HEADER,
+    SHARED_CACHE_HEADERS, Sidecar, VERSION_HEADER, private_cache_control,
 };
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -41,10 +41,8 @@ impl HttpContext for RequestContext {
         let fields = host::headers(REQUEST);
         let headers = Headers::new(&fields);
         match self.in_force.policy.sidecar() {
-            Some(sidecar) => {
-                self.in_force.pass_sidecar(sidecar, headers);
-                Action::Continue
-            }
+            Some(sidecar) if host::is_inbound() => self.in_force.arrive(sidecar, headers),
+            Some(sidecar) => self.in_force.leave(sidecar, headers),
             None => {
                 let (response, action) = self.in_force.pass_gateway(headers);
                 self.response = response;
@@ -54,23 +52,55 @@ impl HttpContext for RequestContext {
     }
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
-        answer(&self.response);
+        if self.in_force.policy.sidecar().is_none() {
+            hide_mismatch();
+            answer(&self.response);
+        }
         Action::Continue
     }
 }
 
 impl InForce {
-    /// A request that reaches the pod, or leaves it.
-    fn pass_sidecar(&self, sidecar: &Sidecar, headers: Headers<'_>) {
-        let Some(own) = &self.pod_version else {
-            return;
+    /// A request that reaches the pod.
+    fn arrive(&self, sidecar: &Sidecar, headers: Headers<'_>) -> Action {
+        let own = self.pod_version.as_deref();
+        let mismatch = own.and_then(|own| Some((own, sidecar.mismatch(headers, own)?)));
+        let Some((own, Mismatch { expected, refused })) = mismatch else {
+            return Action::Continue;
         };
-        if host::is_inbound() {
-            if let Some(expected) = sidecar.mismatch(headers, own) {
-                self.metrics.mismatch(expected);
+        self.metrics.mismatch(expected);
+        if !refused {
+            return Action::Continue;
+        }
+        let detail = format!("The request is for version {expected}, and this pod is {own}.");
+        host::refuse(
+            421,
+            vec![(MISMATCH_HEADER, own)],
+            &problem("Misdirected Request", &detail),
+        );
+        Action::Pause
+    }
+
+    /// A request that leaves the pod.
+    fn leave(&self, sidecar: &Sidecar, headers: Headers<'_>) -> Action {
+        match sidecar.outbound(headers) {
+            Outbound::Pass => Action::Continue,
+            Outbound::Stamp => {
+                if let Some(own) = &self.pod_version {
+                    host::set_header(REQUEST, VERSION_HEADER, own.as_bytes());
+                }
+                Action::Continue
             }
-        } else if sidecar.stamps(headers) {
-            host::set_header(REQUEST, VERSION_HEADER, own.as_bytes());
+            Outbound::Mark => {
+                host::set_header(REQUEST, SHADOW_HEADER, b"true");
+                Action::Continue
+            }
+            Outbound::Block => {
+                self.metrics.blocked();
+                let detail = "A shadow may call this host with safe methods only.";
+                host::refuse(403, Vec::new(), &problem("Forbidden", detail));
+                Action::Pause
+            }
         }
     }
 
@@ -121,6 +151,20 @@ impl InForce {
             quota::refuse(refusal, request.headers);
         }
         ruling.refusal.is_some()
+    }
+}
+
+/// The body of an answer that refuses (RFC 9457); both texts are ours and need no escapes.
+fn problem(title: &str, detail: &str) -> String {
+    format!(r#"{{"title":"{title}","detail":"{detail}"}}"#)
+}
+
+/// A browser that gets 421 may ask again elsewhere (RFC 9110, 15.5.20); but that a request went to a
+/// pod of another version is our own affair.
+fn hide_mismatch() {
+    if host::has_header(RESPONSE, MISMATCH_HEADER) {
+        host::remove_header(RESPONSE, MISMATCH_HEADER);
+        host::set_header(RESPONSE, ":status", b"502");
     }
 }
 

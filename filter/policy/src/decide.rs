@@ -4,11 +4,12 @@ use crate::config::document::{CacheControl, ClientHeader, OnMissing, Stickiness}
 use crate::cookie::{self, VersionCookie};
 use crate::headers::Headers;
 use crate::policy::{Identity, IdentitySource, Policy, Rollout};
+use crate::sidecar::SHADOW_HEADER;
 use crate::slot::slot;
 use crate::{VERSION_HEADER, path};
 
 /// Headers beside the version header that only the filter may set.
-const FILTER_HEADERS: [&str; 2] = ["x-shadow", "x-rollout-bucket"];
+const FILTER_HEADERS: [&str; 2] = [SHADOW_HEADER, "x-rollout-bucket"];
 
 /// An identity is at most this long.
 const MAX_IDENTITY: usize = 256;

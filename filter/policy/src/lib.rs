@@ -65,7 +65,7 @@ pub use quota::Quota;
 pub use quota::algorithm::{Algorithm, Step, Verdict};
 pub use quota::judge::{Count, Host, Judge, Judgement, Ruling};
 pub use quota::refusal::Refusal;
-pub use sidecar::Sidecar;
+pub use sidecar::{MISMATCH_HEADER, Mismatch, Outbound, SHADOW_HEADER, Sidecar};
 pub use slot::{SLOTS, slot};
 
 /// The request header that names the version; routes select on it.

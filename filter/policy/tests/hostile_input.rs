@@ -78,7 +78,7 @@ proptest! {
                 prop_assert!(cookie.contains("; Path=/; Max-Age=2592000; SameSite=Lax"), "{}", cookie);
             }
             if let Some(sidecar) = policy.sidecar() {
-                sidecar.stamps(request.headers);
+                sidecar.outbound(request.headers);
                 sidecar.mismatch(request.headers, "canary");
             }
         }

@@ -1,4 +1,5 @@
-//! Which policies were in force, and when: only they explain that a user's version changes.
+//! Which policies were in force, and when: only they explain that a user's version changes, or that
+//! a request is refused.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -61,6 +62,18 @@ impl Era {
             // Chance decides on those who are given a new visitor id.
             is_new || super::route_of(decision.version) == version
         })
+    }
+
+    /// Whether a policy that may have been in force between two times refuses by the quota `name`.
+    pub(crate) fn refuses(&self, sent: usize, answered: usize, name: &str) -> bool {
+        let policies = self.policies(sent, answered);
+        let mut quotas = policies.iter().flat_map(|policy| policy.quotas());
+        quotas.any(|quota| quota.name() == name && quota.enforcement() == "enforce")
+    }
+
+    /// The newest policy.
+    pub(crate) fn newest(&self) -> Option<Arc<Policy>> {
+        self.history().policies.last().cloned()
     }
 
     fn policies(&self, sent: usize, answered: usize) -> Vec<Arc<Policy>> {
@@ -128,6 +141,29 @@ mod tests {
         era.begin(all("canary"));
         let known = request(("cookie", "visitor=1; app-version=stable.0.20833"));
         assert!(!era.decided(0, 1, Headers::new(&known), "canary"));
+    }
+
+    #[test]
+    fn a_quota_refuses_while_it_is_enforced() {
+        let quota = |enforcement: &str| {
+            let quota = json!({
+                "name": "per-user",
+                "key": ["user"],
+                "limit": 1,
+                "period": "1m",
+                "enforcement": enforcement,
+            });
+            Policy::compile(&json!({ "quotas": [quota] }), &|_| None).expect("a policy")
+        };
+        let era = Era::with(quota("enforce"));
+        assert!(era.refuses(0, 0, "per-user"));
+        assert!(!era.refuses(0, 0, "per-path"));
+        era.begin(quota("observe"));
+        assert!(era.refuses(1, 1, "per-user"));
+        era.settle();
+        assert!(era.refuses(1, 2, "per-user"));
+        assert!(!era.refuses(2, 2, "per-user"));
+        assert_eq!(era.newest().expect("a policy").quotas().len(), 1);
     }
 
     #[test]

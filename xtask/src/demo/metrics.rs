@@ -18,6 +18,8 @@ pub(crate) struct Metrics {
     pub(crate) rejected: bool,
     /// Requests by their version, and by what it was decided by.
     pub(crate) sources: BTreeMap<String, BTreeMap<String, u64>>,
+    /// Requests by the quota that was for them, and by its verdict.
+    pub(crate) quotas: BTreeMap<String, BTreeMap<String, u64>>,
 }
 
 impl Metrics {
@@ -41,17 +43,28 @@ impl Metrics {
                 "lanekeeper_config_hash" => metrics.hash = value.try_into().ok(),
                 "lanekeeper_config_rejected" => metrics.rejected = value != 0,
                 "lanekeeper_requests_total" => {
-                    if let (Some(version), Some(source)) =
-                        (label(labels, "version"), label(labels, "source"))
-                    {
-                        let sources = metrics.sources.entry(version).or_default();
-                        *sources.entry(source).or_default() += value;
-                    }
+                    add(&mut metrics.sources, labels, ["version", "source"], value);
+                }
+                "lanekeeper_quota_total" => {
+                    add(&mut metrics.quotas, labels, ["quota", "verdict"], value);
                 }
                 _ => {}
             }
         }
         metrics
+    }
+}
+
+/// Adds to what is counted by two labels.
+fn add(
+    counts: &mut BTreeMap<String, BTreeMap<String, u64>>,
+    labels: &str,
+    names: [&str; 2],
+    value: u64,
+) {
+    if let [Some(outer), Some(inner)] = names.map(|name| label(labels, name)) {
+        let counts = counts.entry(outer).or_default();
+        *counts.entry(inner).or_default() += value;
     }
 }
 
@@ -73,6 +86,7 @@ mod tests {
              lanekeeper_requests_total{rollout=\"a\",version=\"stable\",source=\"slot\"} 3\n\
              lanekeeper_requests_total{rollout=\"a\",version=\"canary\",source=\"slot\"} 4\n\
              lanekeeper_requests_total{rollout=\"a\",version=\"canary\",source=\"cookie\"} 5\n\
+             lanekeeper_quota_total{quota=\"per-user\",verdict=\"refused\"} 6\n\
              lanekeeper_config_hash{plugin=\"gateway\"} 4294967295\n\
              lanekeeper_config_rejected{plugin=\"gateway\"} 1\n",
         );
@@ -81,6 +95,7 @@ mod tests {
         assert_eq!(sources("stable", "cookie"), None);
         assert_eq!(sources("canary", "slot"), Some(4));
         assert_eq!(sources("canary", "cookie"), Some(5));
+        assert_eq!(metrics.quotas["per-user"]["refused"], 6);
         assert_eq!((metrics.hash, metrics.rejected), (Some(u32::MAX), true));
         assert_eq!(Metrics::parse(""), Metrics::default());
     }

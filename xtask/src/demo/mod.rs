@@ -2,6 +2,7 @@
 //! without Lanekeeper.
 
 mod era;
+mod fair;
 mod live;
 mod metrics;
 mod table;
@@ -22,7 +23,7 @@ use harness::plugin::{Environment, Plugin};
 use harness::ports::{self, free_ports};
 use harness::process::run_visibly;
 use harness::topology::{Parts, Topology, VERSIONS};
-use lanekeeper_policy::{Policy, SLOTS, Version};
+use lanekeeper_policy::{Policy, Quota, SLOTS, Version};
 
 use era::Era;
 use live::{Found, Live, News};
@@ -39,7 +40,7 @@ const INTERRUPTED: i32 = 130;
 /// Starts real Envoys, the SMS checker's services in the versions stable and canary, and the filter
 /// with its policy. Then many users come and come again. A table shows for each of them whether they
 /// kept their version, in every tier; and beside it, what the same requests meet at an Envoy that
-/// splits by weights alone.
+/// splits by weights alone. One more user, noisy, sends so much that a quota refuses most of it.
 ///
 /// Change the policy file while it runs: what you save is in force a moment later, and a faulty
 /// policy is refused while traffic goes on. Ctrl-C ends everything.
@@ -130,7 +131,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     );
     screen.tell("")?;
     screen.say(&address(port, &admin))?;
-    screen.tell(&what_to_try(port, &policy_file))?;
+    screen.tell(&what_to_try(port, &policy_file, &policy))?;
     for warning in warnings(&policy) {
         screen.say(&warning)?;
     }
@@ -138,20 +139,24 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     running.store(true, Ordering::SeqCst);
     let log = topology.gateway_envoy().log();
     let (hash, share) = (policy.hash(), share_of_canary(&policy));
+    let (_, default) = lanekeeper_cli::load(&policy_of("gateway"), &|_| None)?;
+    let is_default = default.hash() == hash;
+    let quotas = policy.quotas().to_vec();
     let era = Arc::new(Era::with(*policy));
     let traffic = match args.no_traffic {
         true => None,
         false => {
-            let lanekeeper = Site::new(topology.gateway()?, Arc::clone(&era));
-            // Plain Envoy knows no policy: nothing explains a change there.
-            let plain = Site::new(topology.plain()?, Arc::default());
+            let known = is_default.then(|| quotas.clone());
+            let lanekeeper = Site::new(topology.gateway()?, Arc::clone(&era), known);
+            // Plain Envoy knows no policy: nothing explains a change or a refusal there.
+            let plain = Site::new(topology.plain()?, Arc::default(), None);
             let (users, rate) = (args.users as usize, f64::from(args.rate));
+            screen.tell(&noise(rate))?;
             Some(Traffic::start([lanekeeper, plain], users, rate))
         }
     };
-    let (_, default) = lanekeeper_cli::load(&policy_of("gateway"), &|_| None)?;
     let mut demo = Demo {
-        expected: share.filter(|_| default.hash() == hash),
+        expected: share.filter(|_| is_default),
         era: Arc::clone(&era),
         live: Live::follow(policy_file, pushed, hash, gateway, log, era),
         traffic,
@@ -221,6 +226,7 @@ impl Demo {
             elapsed: self.start.elapsed(),
             tallies: self.traffic.as_ref().map(tallies),
             metrics: Metrics::ask(self.topology.admin()).ok(),
+            policy: self.era.newest(),
         }
     }
 
@@ -375,9 +381,18 @@ fn address(port: u16, admin: &str) -> String {
     )
 }
 
-fn what_to_try(port: u16, policy: &Path) -> String {
+/// Who else is there.
+fn noise(rate: f64) -> String {
+    format!(
+        "One more user, noisy, sends {} requests a second to Lanekeeper's gateway alone.",
+        traffic::noise(rate)
+    )
+}
+
+fn what_to_try(port: u16, file: &Path, policy: &Policy) -> String {
     let url = format!("http://localhost:{port}");
-    let policy = policy.display();
+    let file = file.display();
+    let refusal = refusal_to_try(&url, policy).unwrap_or_default();
     format!(
         r#"
 Try, in another terminal:
@@ -390,11 +405,27 @@ Try, in another terminal:
 
   # A tester asks for the canary
   curl -i {url}/sms -H 'x-experiment: canary' -H 'content-type: application/json' -d '{{"sms":"URGENT! You have won a prize. Call 0800 123 456 now to claim"}}'
-
-Then change {policy}, such as its weights, and save it.
+{refusal}
+Then change {file}, such as its weights, and save it.
 Ctrl-C ends everything.
 "#
     )
+}
+
+/// How to be refused by a quota, where the policy has one that counts users.
+fn refusal_to_try(url: &str, policy: &Policy) -> Option<String> {
+    // More would take too long.
+    let counts_users = |quota: &&Quota| quota.key().eq(["user"]) && quota.limit() <= 1000;
+    let mut quotas = policy.quotas().iter().filter(counts_users);
+    let quota = quotas.find(|quota| quota.enforcement() == "enforce")?;
+    let some_more = quota.limit().saturating_add(10);
+    Some(format!(
+        r#"
+  # Bob sends more than quota {name} admits; the last answer says why, and when to come again
+  for i in $(seq {some_more}); do curl -s -o /dev/null -w '%{{http_code}}\n' {url}/sms -H 'x-user: bob'; done | uniq -c; curl -i {url}/sms -H 'x-user: bob'
+"#,
+        name = quota.name()
+    ))
 }
 
 #[cfg(test)]
@@ -408,6 +439,11 @@ mod tests {
             lanekeeper_cli::load(&policy_of("gateway"), &|_| None).expect("a good policy");
         assert_eq!(share_of_canary(&policy), Some(0.1));
         assert_eq!(warnings(&policy), [""; 0]);
+        // What the traffic knows of them.
+        let per_user = |quota: &Quota| quota.key().eq(["user"]) && quota.limit() <= 128;
+        assert!(policy.quotas().iter().all(per_user));
+        assert!(refusal_to_try("", &policy).is_some());
+        assert!(refusal_to_try("", &Policy::pass_through()).is_none());
         assert_eq!(warnings(&Policy::pass_through()).len(), 1);
     }
 

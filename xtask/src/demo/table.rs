@@ -4,13 +4,15 @@
 use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::io::{self, IsTerminal, Stdout, Write};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use lanekeeper_policy::Source;
+use lanekeeper_cli::limit_of;
+use lanekeeper_policy::{Count, Policy, Quota, Source};
 use terminal_size::Height;
 
 use super::metrics::Metrics;
-use super::tally::{OfVersion, Tally};
+use super::tally::{OfVersion, Refused, Tally};
 
 pub(crate) const APP: &str = "app-service";
 pub(crate) const MODEL: &str = "model-service";
@@ -23,6 +25,8 @@ pub(crate) struct View {
     pub(crate) tallies: Option<[Tally; 2]>,
     /// What the gateway says of itself; `None` where it did not answer.
     pub(crate) metrics: Option<Metrics>,
+    /// The newest policy.
+    pub(crate) policy: Option<Arc<Policy>>,
 }
 
 impl View {
@@ -35,8 +39,8 @@ impl View {
             lines.push(String::new());
             lines.extend(totals(tallies));
         }
-        lines.push(String::new());
-        lines.extend(self.sources());
+        lines.extend(after_a_gap(self.all_of_quotas()));
+        lines.extend(after_a_gap(self.sources()));
         lines
     }
 
@@ -46,6 +50,13 @@ impl View {
             by if by.is_empty() => String::new(),
             by => format!(", decided by {by}"),
         };
+        let quotas = self.quotas().iter().map(|quota| {
+            let counts = Count::ALL.map(|verdict| (verdict.name(), self.verdicts(quota, verdict)));
+            let is_shown = |verdict: &str, n| n > 0 || verdict != Count::Observed.name();
+            let counts = counts.into_iter().filter(|(name, n)| is_shown(name, *n));
+            format!(", quota {}: {}", quota.name(), list(counts))
+        });
+        let by: String = [by].into_iter().chain(quotas).collect();
         let Some([lanekeeper, plain]) = &self.tallies else {
             return format!("{}{by}", self.policy());
         };
@@ -66,8 +77,55 @@ impl View {
         lines.extend(versions(tallies));
         lines.push(String::new());
         lines.extend(totals(tallies));
+        lines.extend(after_a_gap(self.all_of_quotas()));
         lines.push(String::new());
         lines.push(contrast(tallies));
+        lines
+    }
+
+    /// The quotas of the policy.
+    fn quotas(&self) -> &[Quota] {
+        self.policy.as_deref().map_or(&[], Policy::quotas)
+    }
+
+    /// How often the gateway came to a verdict by a quota.
+    fn verdicts(&self, quota: &Quota, verdict: Count) -> u64 {
+        let metrics = self.metrics.as_ref();
+        let verdicts = metrics.and_then(|metrics| metrics.quotas.get(quota.name()));
+        verdicts
+            .and_then(|verdicts| verdicts.get(verdict.name()))
+            .copied()
+            .unwrap_or_default()
+    }
+
+    /// What each quota did, and whom it refused; empty where there is nothing to tell.
+    fn all_of_quotas(&self) -> Vec<String> {
+        let count = |verdict| move |quota: &Quota| self.verdicts(quota, verdict);
+        let quotas = self.quotas();
+        let mut verdicts = Count::ALL.to_vec();
+        verdicts.retain(|verdict| {
+            *verdict != Count::Observed || quotas.iter().map(count(*verdict)).any(|n| n > 0)
+        });
+        let row = |name: &str, limit: &str, cell: &dyn Fn(Count) -> String| {
+            let cells = verdicts
+                .iter()
+                .map(|verdict| format!("{:>10}", cell(*verdict)));
+            format!("{name:10} {limit:30}{}", cells.collect::<String>())
+        };
+        let mut lines = Vec::new();
+        if !quotas.is_empty() {
+            lines.push(row("quota", "limit", &|verdict| verdict.name().to_owned()));
+        }
+        for quota in quotas {
+            lines.push(row(quota.name(), &limit_of(quota), &|verdict| {
+                self.verdicts(quota, verdict).to_string()
+            }));
+        }
+        if let Some([lanekeeper, _]) = &self.tallies
+            && (!quotas.is_empty() || lanekeeper.refused.all() > 0)
+        {
+            lines.push(format!("{:10} {}", "refused", who(lanekeeper.refused)));
+        }
         lines
     }
 
@@ -118,12 +176,29 @@ impl View {
     }
 }
 
+/// Lines with a blank one before them, if there are any.
+fn after_a_gap(mut lines: Vec<String>) -> Vec<String> {
+    if !lines.is_empty() {
+        lines.insert(0, String::new());
+    }
+    lines
+}
+
+/// Whose requests were refused.
+fn who(Refused { noisy, others }: Refused) -> String {
+    list([("noisy", noisy), ("others", others)].into_iter())
+}
+
 /// What users saw at a site, in few words.
 fn site(tally: &Tally) -> String {
     let share = |version: &OfVersion| percent(version.users, tally.users());
     let shares = tally.versions.iter().map(|(name, of)| (name, share(of)));
+    let refused = match tally.refused.all() {
+        0 => String::new(),
+        all => format!(", {all} refused ({})", who(tally.refused)),
+    };
     format!(
-        "{} requests, users {}, {} of {} flipped, {} mixed tiers, {} failures",
+        "{} requests, users {}, {} of {} flipped, {} mixed tiers, {} failures{refused}",
         tally.requests,
         list(shares),
         tally.flipped_users(),
@@ -283,8 +358,11 @@ impl Screen {
     }
 }
 
-/// Cuts a table to so many rows, and says so.
+/// Cuts a table to so many rows, and says so. Blank ones go first.
 fn clip(lines: &mut Vec<String>, rows: usize) {
+    if lines.len() > rows {
+        lines.retain(|line| !line.is_empty());
+    }
     if lines.len() > rows && rows > 0 {
         lines.truncate(rows - 1);
         lines.push("... (there is more in a taller window)".to_owned());
@@ -294,6 +372,7 @@ fn clip(lines: &mut Vec<String>, rows: usize) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde_json::json;
     use std::collections::BTreeMap;
 
     fn view() -> View {
@@ -312,18 +391,72 @@ mod tests {
             elapsed: Duration::from_secs(65),
             tallies: Some(Default::default()),
             metrics: Some(metrics),
+            policy: None,
         }
+    }
+
+    fn words(lines: &[String]) -> Vec<String> {
+        let words = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
+        lines.iter().map(words).collect()
+    }
+
+    #[test]
+    fn quotas_are_shown_with_their_verdicts_and_whom_they_refused() {
+        let mut view = view();
+        let quiet = words(&view.table());
+        assert!(!quiet.iter().any(|line| line.starts_with("refused")));
+        let quotas = json!([{ "name": "a", "key": ["user"], "limit": 2, "period": "1m" }]);
+        let policy = Policy::compile(&json!({ "quotas": quotas }), &|_| None);
+        view.policy = Some(Arc::new(policy.expect("a policy")));
+        let mut verdicts = BTreeMap::from([("admitted".to_owned(), 9), ("refused".to_owned(), 7)]);
+        let count = |view: &mut View, verdicts: &BTreeMap<String, u64>| {
+            let metrics = view.metrics.as_mut().expect("metrics");
+            metrics.quotas.insert("a".to_owned(), verdicts.clone());
+        };
+        count(&mut view, &verdicts);
+        if let Some([lanekeeper, _]) = &mut view.tallies {
+            (lanekeeper.refused.noisy, lanekeeper.refused.others) = (6, 1);
+        }
+        let rows = [
+            "quota limit admitted refused",
+            "a 2 a minute by user 9 7",
+            "refused noisy 6, others 1",
+        ];
+        for lines in [view.table(), view.summary()] {
+            let lines = words(&lines);
+            assert!(lines.windows(3).any(|lines| lines == rows), "{lines:?}");
+        }
+        let line = view.line();
+        assert!(line.contains(", 7 refused (noisy 6, others 1), "), "{line}");
+        assert!(
+            line.contains(", quota a: admitted 9, refused 7 |"),
+            "{line}"
+        );
+
+        verdicts.insert("observed".to_owned(), 3);
+        count(&mut view, &verdicts);
+        let table = words(&view.table());
+        assert!(
+            table.contains(&"a 2 a minute by user 9 7 3".to_owned()),
+            "{table:?}"
+        );
     }
 
     #[test]
     fn the_table_shows_the_sources_of_each_version_and_the_line_their_sums() {
-        let words = |line: &String| line.split_whitespace().collect::<Vec<_>>().join(" ");
-        let table: Vec<_> = view().table().iter().map(words).collect();
+        let table = words(&view().table());
         assert!(table.contains(&"decided by override cookie header slot baseline".to_owned()));
         assert!(table.contains(&"stable 0 70 0 9 0".to_owned()), "{table:?}");
         assert!(table.contains(&"canary 0 8 0 0 0".to_owned()), "{table:?}");
         let line = view().line();
         assert!(line.contains("decided by cookie 78, slot 9 |"), "{line}");
+    }
+
+    #[test]
+    fn a_table_loses_its_gaps_before_its_rows() {
+        let mut lines = ["", "a", "", "b"].map(str::to_owned).to_vec();
+        clip(&mut lines, 2);
+        assert_eq!(lines, ["a", "b"]);
     }
 
     #[test]

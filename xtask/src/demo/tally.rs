@@ -40,6 +40,20 @@ impl Tiers {
     }
 }
 
+/// The number of the user who sends more than anybody should.
+pub(crate) const NOISY: usize = usize::MAX;
+
+/// What came of a request.
+#[derive(Debug)]
+pub(crate) enum Answer {
+    /// These tiers answered.
+    Served(Tiers),
+    /// A quota refused it, and rightly so.
+    Refused,
+    /// What went wrong.
+    Failed(String),
+}
+
 /// One request of a user.
 #[derive(Debug)]
 pub(crate) struct Visit {
@@ -50,8 +64,9 @@ pub(crate) struct Visit {
     pub(crate) answered: usize,
     /// Whether a policy that may have answered decides on the version that did.
     pub(crate) decided: bool,
-    /// The answer, or what went wrong.
-    pub(crate) answer: Result<Tiers, String>,
+    pub(crate) answer: Answer,
+    /// The promise of a quota that is broken with this request, in words.
+    pub(crate) excess: Option<String>,
 }
 
 /// What was counted of one version.
@@ -76,7 +91,23 @@ pub(crate) struct Tally {
     pub(crate) mixed: u64,
     pub(crate) failures: u64,
     last_failure: Option<String>,
+    pub(crate) refused: Refused,
+    excess: Option<String>,
     users: BTreeMap<usize, User>,
+}
+
+/// Requests that quotas refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Refused {
+    /// Of the user who sends more than anybody should.
+    pub(crate) noisy: u64,
+    pub(crate) others: u64,
+}
+
+impl Refused {
+    pub(crate) fn all(self) -> u64 {
+        self.noisy + self.others
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -89,9 +120,16 @@ struct User {
 impl Tally {
     pub(crate) fn count(&mut self, visit: Visit) {
         self.requests += 1;
+        self.excess = visit.excess.or(self.excess.take());
         let tiers = match visit.answer {
-            Ok(tiers) => tiers,
-            Err(failure) => {
+            Answer::Served(tiers) => tiers,
+            Answer::Refused => {
+                let is_noisy = visit.user == NOISY;
+                self.refused.noisy += u64::from(is_noisy);
+                self.refused.others += u64::from(!is_noisy);
+                return;
+            }
+            Answer::Failed(failure) => {
                 self.failures += 1;
                 self.last_failure = Some(failure);
                 return;
@@ -179,6 +217,7 @@ impl Tally {
                 self.mixed
             ));
         }
+        broken.extend(self.excess.clone());
         broken
     }
 
@@ -216,13 +255,15 @@ mod tests {
 
     fn visit(tally: &mut Tally, user: usize, eras: (usize, usize), served_by: &str) {
         let (sent, answered) = eras;
-        let answer = Tiers::parse(served_by).ok_or_else(|| served_by.to_owned());
+        let failure = || Answer::Failed(served_by.to_owned());
+        let answer = Tiers::parse(served_by).map_or_else(failure, Answer::Served);
         tally.count(Visit {
             user,
             sent,
             answered,
             decided: true,
             answer,
+            excess: None,
         });
     }
 
@@ -289,7 +330,8 @@ mod tests {
             sent: 1,
             answered: 1,
             decided: false,
-            answer: Ok(Tiers::parse("app;v=canary").expect("a tier")),
+            answer: Answer::Served(Tiers::parse("app;v=canary").expect("a tier")),
+            excess: None,
         });
         assert_eq!((tally.flips(), tally.reassigned), (1, 0));
     }
@@ -303,6 +345,25 @@ mod tests {
         assert_eq!(tally.last_failure.as_deref(), Some("503"));
         assert_eq!(tally.answers("stable", "model"), 1);
         assert_eq!(tally.users(), 1);
+    }
+
+    #[test]
+    fn refusals_are_neither_failures_nor_answers_and_an_excess_breaks_a_promise() {
+        let mut tally = Tally::default();
+        for (user, excess) in [(NOISY, None), (NOISY, Some("too many")), (1, None)] {
+            tally.count(Visit {
+                user,
+                sent: 0,
+                answered: 0,
+                decided: false,
+                answer: Answer::Refused,
+                excess: excess.map(str::to_owned),
+            });
+        }
+        let [noisy, others] = [2, 1];
+        assert_eq!(tally.refused, Refused { noisy, others });
+        assert_eq!((tally.requests, tally.failures, tally.users()), (3, 0, 0));
+        assert_eq!(tally.broken_promises(), ["too many"]);
     }
 
     #[test]

@@ -7,12 +7,14 @@ use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use harness::http::{Client, Request, Response};
-use lanekeeper_policy::Headers;
-use serde_json::json;
+use lanekeeper_cli::limit_of;
+use lanekeeper_policy::{Headers, Quota, Refusal};
+use serde_json::{Value, json};
 
 use super::era::Era;
+use super::fair::{Admitted, Span};
 use super::table::{APP, MODEL};
-use super::tally::{Tally, Tiers, Visit};
+use super::tally::{Answer, NOISY, Tally, Tiers, Visit};
 
 /// The host that the policy is for.
 pub(crate) const HOST: &str = "sms-checker.local";
@@ -52,17 +54,27 @@ pub(crate) struct Site {
     address: String,
     /// Of the policy that this place follows.
     era: Arc<Era>,
+    /// The quotas that the place begins with, where it is known of each that it counts those who are
+    /// logged in, by their name and in windows, and nobody else.
+    known: Option<Vec<Quota>>,
     tally: Mutex<Tally>,
 }
 
 impl Site {
-    pub(crate) fn new(address: String, era: Arc<Era>) -> Self {
+    pub(crate) fn new(address: String, era: Arc<Era>, known: Option<Vec<Quota>>) -> Self {
         let tally = Mutex::default();
         Self {
             address,
             era,
+            known,
             tally,
         }
+    }
+
+    /// The quotas whose every verdict can be checked until `answered`.
+    fn known(&self, answered: usize) -> Option<&[Quota]> {
+        // After an edit, what was counted before may count otherwise.
+        self.known.as_deref().filter(|_| answered == 0)
     }
 
     fn tally(&self) -> MutexGuard<'_, Tally> {
@@ -85,7 +97,8 @@ pub(crate) struct Traffic {
 }
 
 impl Traffic {
-    /// `rate` requests a second of `users` users, to each of two sites.
+    /// `rate` requests a second of `users` users, to each of two sites; and to the first one, those
+    /// of the noisy user.
     pub(crate) fn start(sites: [Site; 2], users: usize, rate: f64) -> Self {
         let sites = Arc::new(sites);
         let stop = Arc::new(AtomicBool::new(false));
@@ -95,9 +108,14 @@ impl Traffic {
             // A user belongs to one worker, so that nobody's requests overtake each other.
             let users = (worker..users).step_by(workers).map(User::new).collect();
             let (sites, stop) = (Arc::clone(&sites), Arc::clone(&stop));
-            thread::spawn(move || drive(users, &sites, pause, &stop))
+            thread::spawn(move || drive(users, &sites[..], pause, &stop))
         });
-        let workers = workers.collect();
+        let noisy = {
+            let (sites, stop) = (Arc::clone(&sites), Arc::clone(&stop));
+            let pause = Duration::from_secs(1) / noise(rate);
+            thread::spawn(move || drive(vec![User::noisy()], &sites[..1], pause, &stop))
+        };
+        let workers = workers.chain([noisy]).collect();
         Self {
             sites,
             stop,
@@ -138,7 +156,13 @@ impl Drop for Traffic {
     }
 }
 
-fn drive(mut users: Vec<User>, sites: &[Site; 2], pause: Duration, stop: &AtomicBool) {
+/// Requests a second of the noisy user, beside `rate` of the others: more than the default policy
+/// admits, and not so many that the machine is busy with them.
+pub(crate) fn noise(rate: f64) -> u32 {
+    (rate / 10.0).clamp(5.0, 20.0) as u32
+}
+
+fn drive(mut users: Vec<User>, sites: &[Site], pause: Duration, stop: &AtomicBool) {
     let mut connections = [None, None];
     let mut next = Instant::now() + pause.mul_f64(fastrand::f64());
     while !stop.load(Ordering::SeqCst) {
@@ -160,22 +184,39 @@ fn drive(mut users: Vec<User>, sites: &[Site; 2], pause: Duration, stop: &Atomic
 struct User {
     number: usize,
     /// Half of the users are logged in; the others are known by their cookies alone.
-    logged_in: bool,
-    /// One jar for each site. Who is logged in has one, too: a policy need not ask for X-User.
-    jars: [Jar; 2],
+    name: Option<String>,
+    /// One for each site.
+    accounts: [Account; 2],
+}
+
+/// What a user has at one site.
+#[derive(Debug, Default)]
+struct Account {
+    /// Who is logged in has one, too: a policy need not ask for X-User.
+    jar: Jar,
+    admitted: Admitted,
 }
 
 impl User {
     fn new(number: usize) -> Self {
+        let logged_in = number.is_multiple_of(2);
         Self {
             number,
-            logged_in: number.is_multiple_of(2),
-            jars: Default::default(),
+            name: logged_in.then(|| format!("user-{number}")),
+            accounts: Default::default(),
         }
     }
 
-    /// Sends one request to both sites.
-    fn visit(&mut self, sites: &[Site; 2], connections: &mut [Option<Client>; 2]) {
+    fn noisy() -> Self {
+        Self {
+            number: NOISY,
+            name: Some("noisy".to_owned()),
+            accounts: Default::default(),
+        }
+    }
+
+    /// Sends one request to each site.
+    fn visit(&mut self, sites: &[Site], connections: &mut [Option<Client>; 2]) {
         let is_page = fastrand::usize(..PAGES) == 0;
         let request = if is_page {
             Request::get("/sms")
@@ -185,10 +226,9 @@ impl User {
             Request::post("/sms", body).header("content-type", "application/json")
         };
         let request = request.header("host", HOST);
-        let name = self.logged_in.then(|| format!("user-{}", self.number));
-        let places = sites.iter().zip(connections).zip(&mut self.jars);
-        for ((site, connection), jar) in places {
-            let own = [("x-user", name.clone()), ("cookie", jar.header())];
+        let places = sites.iter().zip(connections).zip(&mut self.accounts);
+        for ((site, connection), Account { jar, admitted }) in places {
+            let own = [("x-user", self.name.clone()), ("cookie", jar.header())];
             let own = own
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value?)));
@@ -196,15 +236,40 @@ impl User {
             let request = own.iter().fold(request.clone(), |request, (name, value)| {
                 request.header(name, value)
             });
-            let sent = site.era.now();
+            let (sent, start) = (site.era.now(), Instant::now());
             let answer = send(&site.address, connection, &request);
+            let span = Span {
+                sent: start,
+                answered: Instant::now(),
+            };
             let answered = site.era.now();
             if let Ok(answer) = &answer {
                 for cookie in answer.headers.all("set-cookie") {
                     jar.keep(&String::from_utf8_lossy(cookie));
                 }
             }
-            let answer = answer.and_then(|answer| served_by(&answer, is_page));
+            let name = self.name.as_deref();
+            let known = site.known(answered);
+            let answer = match answer.map(|answer| (refused_by(&answer), answer)) {
+                Ok((Some(quota), _)) if site.era.refuses(sent, answered, &quota) => {
+                    match known.and_then(|known| too_early(known, &quota, name, admitted, span)) {
+                        Some(failure) => Answer::Failed(failure),
+                        None => Answer::Refused,
+                    }
+                }
+                Ok((_, answer)) => {
+                    served_by(&answer, is_page).map_or_else(Answer::Failed, Answer::Served)
+                }
+                Err(failure) => Answer::Failed(failure),
+            };
+            let mut excess = None;
+            // Nobody knows whether a quota counted what failed.
+            if matches!(answer, Answer::Served(_)) {
+                admitted.add(span);
+                excess = known
+                    .zip(name)
+                    .and_then(|(known, name)| too_late(known, name, admitted));
+            }
             // As the filter sees the request.
             let pseudo = [(":authority", HOST), (":path", "/sms")];
             let fields = pseudo.map(|(name, value)| (name, value.to_owned()));
@@ -214,15 +279,17 @@ impl User {
                 .map(|(name, value)| (name.to_owned(), value.into_bytes()))
                 .collect();
             let headers = Headers::new(&fields);
-            let decided = answer
-                .as_ref()
-                .is_ok_and(|tiers| site.era.decided(sent, answered, headers, tiers.edge()));
+            let decided = match &answer {
+                Answer::Served(tiers) => site.era.decided(sent, answered, headers, tiers.edge()),
+                Answer::Refused | Answer::Failed(_) => false,
+            };
             site.tally().count(Visit {
                 user: self.number,
                 sent,
                 answered,
                 decided,
                 answer,
+                excess,
             });
         }
     }
@@ -239,9 +306,60 @@ fn send(
         None => Client::connect(address).map_err(explain)?,
     };
     let response = client.send(request).map_err(explain)?;
-    // What failed is not used again.
-    *connection = Some(client);
+    // What failed is not used again, nor what Envoy closes, as it does when it refuses a request
+    // before it has read all of it.
+    let closes = response.headers.all("connection") == [b"close"];
+    *connection = (!closes).then_some(client);
     Ok(response)
+}
+
+/// The quota that refused a request.
+fn refused_by(response: &Response) -> Option<String> {
+    if u32::from(response.status) != Refusal::STATUS {
+        return None;
+    }
+    let problem: Value = serde_json::from_slice(&response.body).ok()?;
+    let quota = problem.pointer("/violated-policies/0")?.as_str()?;
+    Some(quota.to_owned())
+}
+
+/// Says so where a quota refused somebody who had not had all that it admits.
+fn too_early(
+    known: &[Quota],
+    quota: &str,
+    name: Option<&str>,
+    admitted: &Admitted,
+    refused: Span,
+) -> Option<String> {
+    let Some(name) = name else {
+        return Some(format!(
+            "quota {quota} refused a visitor, whom it is not for"
+        ));
+    };
+    let quota = known.iter().find(|known| known.name() == quota)?;
+    let period = Duration::from_secs(quota.period());
+    let rightly = admitted.reach(quota.limit(), period, refused);
+    (!rightly).then(|| {
+        format!(
+            "quota {} ({}) refused {name}, who had sent fewer requests",
+            quota.name(),
+            limit_of(quota)
+        )
+    })
+}
+
+/// Says so where a quota admitted more than it should.
+fn too_late(known: &[Quota], name: &str, admitted: &Admitted) -> Option<String> {
+    let exceeds = |quota: &&Quota| {
+        let period = Duration::from_secs(quota.period());
+        admitted.exceed(quota.limit(), period)
+    };
+    let quota = known.iter().find(exceeds)?;
+    Some(format!(
+        "quota {} ({}) admitted more requests of {name}",
+        quota.name(),
+        limit_of(quota)
+    ))
 }
 
 /// The tiers that answered: a message must have got to the model, too.
@@ -304,6 +422,7 @@ impl Jar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use lanekeeper_policy::Policy;
 
     #[test]
     fn a_jar_keeps_replaces_and_drops_cookies() {
@@ -322,7 +441,54 @@ mod tests {
     #[test]
     fn half_of_the_users_are_logged_in() {
         let users: Vec<_> = (0..10).map(User::new).collect();
-        assert_eq!(users.iter().filter(|user| user.logged_in).count(), 5);
+        assert_eq!(users.iter().filter(|user| user.name.is_some()).count(), 5);
+    }
+
+    fn per_user() -> Vec<Quota> {
+        let quota = json!({ "name": "per-user", "key": ["user"], "limit": 2, "period": "1m" });
+        let policy = Policy::compile(&json!({ "quotas": [quota] }), &|_| None);
+        policy.expect("a policy").quotas().to_vec()
+    }
+
+    #[test]
+    fn a_known_quota_may_refuse_who_had_all_of_it_and_nobody_else() {
+        let known = per_user();
+        let mut admitted = Admitted::default();
+        let now = Instant::now();
+        let span = Span {
+            sent: now,
+            answered: now,
+        };
+        let mut verdicts = Vec::new();
+        for _ in 0..3 {
+            let early = too_early(&known, "per-user", Some("alice"), &admitted, span);
+            admitted.add(span);
+            verdicts.push((
+                early.is_some(),
+                too_late(&known, "alice", &admitted).is_some(),
+            ));
+        }
+        assert_eq!(verdicts, [(true, false), (true, false), (false, true)]);
+        assert!(too_early(&known, "per-user", None, &admitted, span).is_some());
+    }
+
+    #[test]
+    fn a_refusal_names_its_quota() {
+        let response = |status, body: &str| Response {
+            status,
+            headers: Default::default(),
+            body: body.into(),
+        };
+        let body = r#"{ "status": 429, "violated-policies": ["per-user"] }"#;
+        let quota = refused_by(&response(429, body));
+        assert_eq!(quota.as_deref(), Some("per-user"));
+        assert_eq!(refused_by(&response(429, "try again later")), None);
+        assert_eq!(refused_by(&response(503, body)), None);
+    }
+
+    #[test]
+    fn noise_is_more_than_a_quota_admits_and_never_much() {
+        assert_eq!([1.0, 100.0, 10_000.0].map(noise), [5, 10, 20]);
     }
 
     #[test]

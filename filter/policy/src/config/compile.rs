@@ -43,7 +43,7 @@ pub(crate) fn policy(document: Document, env: Environment<'_>, faults: &mut Faul
         rollouts.push(rollout(document, &path, env, faults));
     }
     let quotas = quotas::quotas(document.quotas, faults);
-    let sidecar = document.sidecar.map(sidecar);
+    let sidecar = document.sidecar.map(|document| sidecar(document, faults));
     Policy::new(rollouts, routes, quotas, sidecar)
 }
 
@@ -275,15 +275,29 @@ fn override_by(
     }
 }
 
-fn sidecar(document: SidecarDocument) -> Sidecar {
-    let SidecarDocument {
-        serves: Serves::Own,
-        stamp,
-        on_mismatch: OnMismatch::Observe,
-        versions,
-    } = document;
-    let versions = versions.into_iter().map(|label| label.0).collect();
-    Sidecar { stamp, versions }
+fn sidecar(document: SidecarDocument, faults: &mut Faults) -> Sidecar {
+    let own = document.serves == Serves::Own;
+    for (field, hosts, allowed) in [
+        ("stamp", &document.stamp, own),
+        ("unsafeTo", &document.unsafe_to, !own),
+    ] {
+        let at = format!("sidecar.{field}");
+        if !hosts.is_empty() && !allowed && faults.none_under("sidecar.serves") {
+            let serves = if own { "shadow" } else { "own" };
+            faults.add_text(&at, "a list", format!("nothing without serves: {serves}"));
+        }
+    }
+    if !own && document.on_mismatch == OnMismatch::Refuse {
+        let allowed = "observe (a shadow gets requests for all versions)";
+        faults.add("sidecar.onMismatch", Value::from("refuse"), allowed);
+    }
+    Sidecar {
+        serves: document.serves,
+        stamp: document.stamp,
+        refuses: document.on_mismatch == OnMismatch::Refuse,
+        versions: document.versions.into_iter().map(|label| label.0).collect(),
+        unsafe_to: document.unsafe_to,
+    }
 }
 
 /// A page and the API it calls are two entries of one rollout; if they differed, a user would be in

@@ -164,14 +164,16 @@ object! {
 object! {
     /// What the plugin does in the sidecar of a pod.
     pub(crate) struct SidecarDocument {
-        /// What the pod is. `own`: one version, named by its `version` label.
+        /// What the pod is. `own`: one version, named by its `version` label. `shadow`: it gets copies of requests, and nobody sees its answers; its own calls are marked with `x-shadow: true`.
         serves: Serves,
         /// Hosts whose requests leave with the pod's version: exact names, `*.suffix`, or `name.*` for a service under any of its cluster names (`name`, `name.namespace`, `name.namespace.svc` and below).
         stamp: Vec<HostPattern> = Vec::new(),
-        /// What happens to a request for another version. `observe`: it is counted. Default: `observe`.
+        /// What happens to a request for another version. `observe`: it is counted; `refuse`: it is counted and gets 421 (RFC 9110, 15.5.20), which the gateway turns into 502. Default: `observe`.
         on_mismatch: OnMismatch = OnMismatch::Observe,
         /// Version names that the mismatch metric may show; others count as `other`.
         versions: Vec<Label> = Vec::new(),
+        /// With `serves: shadow`: hosts that may be called with methods that are not safe (RFC 9110, 9.2.1), written as in `stamp`. Others are not: a copy of a request must not do again what the request does.
+        unsafe_to: Vec<HostPattern> = Vec::new(),
     }
 }
 
@@ -286,6 +288,8 @@ words! {
     pub(crate) enum Serves {
         /// The version of its label.
         Own = "own",
+        /// Copies of requests.
+        Shadow = "shadow",
     }
 }
 
@@ -294,6 +298,8 @@ words! {
     pub(crate) enum OnMismatch {
         /// It is counted and served.
         Observe = "observe",
+        /// It is counted and refused.
+        Refuse = "refuse",
     }
 }
 
