@@ -118,7 +118,7 @@ fn a_request_for_another_version_is_refused_where_the_policy_says_so() {
     let detail = "The request is for version stable, and this pod is canary.";
     assert_eq!(problem["detail"], detail);
     assert_eq!(
-        world.metric("expected.=.stable;.actual.=.canary;.lanekeeper_mismatch_total"),
+        world.metric("expected=.=stable;.;actual=.=canary;.;lanekeeper_mismatch_total"),
         Some(1)
     );
 }
@@ -151,7 +151,7 @@ fn a_shadow_marks_what_it_sends_and_does_nothing_twice() {
     assert_eq!(blocked.status, 403);
     assert_eq!(world.metric("lanekeeper_shadow_blocked_total"), Some(1));
     assert_eq!(
-        world.metric("kind.=.pod_version;.lanekeeper_errors_total"),
+        world.metric("kind=.=pod_version;.;lanekeeper_errors_total"),
         Some(0)
     );
 }
