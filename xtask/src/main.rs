@@ -1,6 +1,7 @@
 //! The project's tasks: `cargo xtask`.
 
 mod demo;
+mod dist;
 mod test;
 
 use std::io::{self, Write};
@@ -19,12 +20,14 @@ struct Args {
 #[derive(Subcommand)]
 enum Task {
     Demo(demo::Args),
+    Dist(dist::Args),
     Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Demo(args) => demo::run(&args),
+        Task::Dist(args) => dist::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match done {

@@ -39,6 +39,13 @@ pub fn filter_command() -> Command {
     let mut command = cargo_build();
     command.args(["--package=lanekeeper-filter", "--profile=wasm"]);
     command.args(["--target", WASM_TARGET]);
+    // Messages name the files of libraries: not by the home of whoever builds, so that the same
+    // source is the same module everywhere.
+    if let Some(home) = cargo_home() {
+        let remap = format!("--remap-path-prefix={}=/cargo", home.display());
+        let flags = format!("target.{WASM_TARGET}.rustflags=[{remap:?}]");
+        command.args(["--config", &flags]);
+    }
     command
 }
 
@@ -83,6 +90,11 @@ fn once(name: &str, build: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> 
     ensure!(path.is_file(), "cargo built no {}", path.display());
     built.insert(name.to_owned(), path.clone());
     Ok(path)
+}
+
+fn cargo_home() -> Option<PathBuf> {
+    let set = std::env::var_os("CARGO_HOME").map(PathBuf::from);
+    set.or_else(|| Some(std::env::home_dir()?.join(".cargo")))
 }
 
 fn cargo_build() -> Command {
