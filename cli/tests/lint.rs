@@ -44,12 +44,13 @@ fn the_policies_of_the_repository_are_good() {
             "lint",
             "sms-checker-gateway.yaml",
             "sms-checker-sidecar.yaml",
+            "sms-checker-shadow.yaml",
         ],
         "",
     );
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     let lines: Vec<&str> = ran.out.lines().collect();
-    assert_eq!(lines.len(), 2);
+    assert_eq!(lines.len(), 3);
     assert!(
         lines[0].starts_with("sms-checker-gateway.yaml: ok: hash "),
         "{}",
