@@ -5,11 +5,35 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
-/// How long the worker threads of an Envoy have been running on a CPU.
-pub(crate) fn of_workers(pid: u32) -> Result<Duration> {
+/// What threads have done with their time; the rest of it they were asleep.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Time {
+    pub(crate) on_cpu: Duration,
+    /// There was work, and another process had the CPU.
+    pub(crate) waiting: Duration,
+}
+
+impl Time {
+    pub(crate) fn since(self, before: Self) -> Self {
+        Self {
+            on_cpu: self.on_cpu.saturating_sub(before.on_cpu),
+            waiting: self.waiting.saturating_sub(before.waiting),
+        }
+    }
+
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self {
+            on_cpu: self.on_cpu + other.on_cpu,
+            waiting: self.waiting + other.waiting,
+        }
+    }
+}
+
+/// What the worker threads of an Envoy have done so far.
+pub(crate) fn of_workers(pid: u32) -> Result<Time> {
     let tasks = format!("/proc/{pid}/task");
     let mut workers = 0;
-    let mut nanoseconds = 0;
+    let mut time = Time::default();
     for task in fs::read_dir(&tasks).context(tasks)? {
         let task = task?.path();
         let read = |name: &str| {
@@ -21,18 +45,23 @@ pub(crate) fn of_workers(pid: u32) -> Result<Duration> {
             continue;
         }
         workers += 1;
-        nanoseconds += on_cpu(&read("schedstat")?)?;
+        time = time.and(parse(&read("schedstat")?)?);
     }
     ensure!(workers > 0, "process {pid} has no worker threads");
-    Ok(Duration::from_nanos(nanoseconds))
+    Ok(time)
 }
 
-/// The first number of a `schedstat`: nanoseconds on a CPU.
-fn on_cpu(schedstat: &str) -> Result<u64> {
-    let first = schedstat.split_whitespace().next();
-    first
-        .and_then(|number| number.parse().ok())
-        .with_context(|| format!("schedstat: {schedstat:?}"))
+/// A `schedstat`: nanoseconds on a CPU, nanoseconds of waiting for one, and how often.
+fn parse(schedstat: &str) -> Result<Time> {
+    let mut numbers = schedstat.split_whitespace().map(str::parse);
+    let mut duration = || Some(Duration::from_nanos(numbers.next()?.ok()?));
+    let mut time = || {
+        Some(Time {
+            on_cpu: duration()?,
+            waiting: duration()?,
+        })
+    };
+    time().with_context(|| format!("schedstat: {schedstat:?}"))
 }
 
 #[cfg(test)]
@@ -40,11 +69,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_number_is_the_time_on_a_cpu() {
-        assert_eq!(
-            on_cpu("8123456789 77 3\n").expect("a number"),
-            8_123_456_789
-        );
-        assert!(on_cpu("").is_err());
+    fn a_thread_runs_or_waits() {
+        let time = parse("8123456789 77 3\n").expect("two numbers");
+        assert_eq!(time.on_cpu, Duration::from_nanos(8_123_456_789));
+        assert_eq!(time.waiting, Duration::from_nanos(77));
+        assert!(parse("1").is_err());
+        let later = parse("8123456790 177 4\n")
+            .expect("two numbers")
+            .since(time);
+        assert_eq!(later, parse("1 100").expect("two numbers"));
     }
 }

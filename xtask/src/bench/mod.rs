@@ -19,6 +19,7 @@ use harness::envoy::{Envoy, Options};
 use serde_json::Value;
 
 use bootstrap::{Upstream, VERSIONS};
+use cpu::Time;
 use load::{Clients, Requests};
 use progress::Progress;
 use report::{Measured, Report};
@@ -27,8 +28,9 @@ use variants::{EMPTY, Modules, PEER, VARIANTS, Variant, WINDOW};
 /// The exit code of what Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
 
-/// A worker that waits for requests spends time on falling asleep and waking up.
-const BUSY: f64 = 0.8;
+/// The share of the time that the worker may wait for requests. It also costs time to fall asleep and
+/// to wake up.
+const MOST_IDLE: f64 = 0.2;
 
 /// Measures what a request costs in a real Envoy, beside what else one could use. Linux only.
 ///
@@ -120,8 +122,9 @@ struct Outcome {
     measured: Vec<Measured>,
     /// Wrong answers by variant.
     wrong: Vec<usize>,
-    /// The worker's share of the time that it was measured in.
-    busy: f64,
+    /// The share of the time in which the worker had a CPU, and in which it waited for one.
+    on_cpu: f64,
+    waiting: f64,
 }
 
 impl<'v> Bench<'v> {
@@ -176,7 +179,7 @@ impl<'v> Bench<'v> {
             subjects.push((clients, requests));
             step += 1;
         }
-        let (mut cpu, mut clock) = (Duration::ZERO, Duration::ZERO);
+        let (mut all, mut clock) = (Time::default(), Duration::ZERO);
         let mut order: Vec<usize> = (0..self.variants.len()).collect();
         for round in 1..=rounds {
             fastrand::shuffle(&mut order);
@@ -186,10 +189,10 @@ impl<'v> Bench<'v> {
                 let start = Instant::now();
                 let before = cpu::of_workers(worker)?;
                 wrong[index] += clients.send(requests, count, self.variants[index].later())?;
-                let used = cpu::of_workers(worker)? - before;
+                let used = cpu::of_workers(worker)?.since(before);
                 clock += start.elapsed();
-                cpu += used;
-                let micros = used.as_secs_f64() * 1e6 / count as f64;
+                all = all.and(used);
+                let micros = used.on_cpu.as_secs_f64() * 1e6 / count as f64;
                 measured[index].rounds.push(micros);
                 step += 1;
             }
@@ -198,7 +201,8 @@ impl<'v> Bench<'v> {
         Ok(Outcome {
             measured,
             wrong,
-            busy: cpu.as_secs_f64() / clock.as_secs_f64(),
+            on_cpu: all.on_cpu.as_secs_f64() / clock.as_secs_f64(),
+            waiting: all.waiting.as_secs_f64() / clock.as_secs_f64(),
         })
     }
 }
@@ -211,11 +215,15 @@ impl Outcome {
         for line in report.table() {
             say(&line)?;
         }
+        let idle = 1.0 - self.on_cpu - self.waiting;
         say(&format!(
-            "\nThe worker was busy for {:.0} % of the time.{}",
-            100.0 * self.busy,
-            match self.busy < BUSY {
-                true => " That is too little to trust the figures: it had to wait for requests.",
+            "\nThe worker had a CPU for {:.0} % of the time, waited {:.0} % for one that others had, and \
+             {:.0} % for requests.{}",
+            100.0 * self.on_cpu,
+            100.0 * self.waiting,
+            100.0 * idle.max(0.0),
+            match idle > MOST_IDLE {
+                true => " That is too long: falling asleep and waking up counts, too.",
                 false => "",
             }
         ))?;
