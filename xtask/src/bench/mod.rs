@@ -55,7 +55,7 @@ const MOST_IDLE: f64 = 0.2;
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
     /// How many rounds
-    #[arg(long, default_value_t = 40, value_parser = clap::value_parser!(u32).range(1..=100_000))]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=100_000))]
     rounds: u32,
 
     /// Requests of each variant in a round
