@@ -1,7 +1,7 @@
 //! The load: requests that are ready as bytes, on a few connections, the next one as soon as there
 //! is an answer. It must not think much: it has to keep a worker of Envoy busy.
 
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -159,9 +159,11 @@ fn receive<'b>(stream: &mut TcpStream, buffer: &'b mut [u8]) -> Result<Answer<'b
     let mut length = 0;
     loop {
         ensure!(length < buffer.len(), "an answer is longer than expected");
-        let more = stream
-            .read(&mut buffer[length..])
-            .context("waiting for an answer")?;
+        let more = match stream.read(&mut buffer[length..]) {
+            // By a signal, which is somebody else's business.
+            Err(error) if error.kind() == ErrorKind::Interrupted => continue,
+            more => more.context("waiting for an answer")?,
+        };
         ensure!(more > 0, "Envoy closed a connection");
         length += more;
         if let Some(body) = body_of(&buffer[..length])? {
