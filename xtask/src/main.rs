@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask`.
 
+mod bench;
 mod demo;
 mod test;
 
@@ -18,12 +19,14 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    Bench(bench::Args),
     Demo(demo::Args),
     Test(test::Args),
 }
 
 fn main() -> ExitCode {
     let done = match Args::parse().task {
+        Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Test(args) => test::run(&args),
     };

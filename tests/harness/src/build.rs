@@ -21,7 +21,19 @@ pub fn filter_wasm() -> Result<PathBuf> {
     once("filter", || {
         ensure_target(WASM_TARGET)?;
         process::run(&mut filter_command(), "Building the filter")?;
-        Ok(target_dir().join(WASM_TARGET).join("wasm/lanekeeper.wasm"))
+        Ok(module("lanekeeper"))
+    })
+}
+
+/// A compiled filter that does nothing, built if it is not fresh.
+pub fn empty_filter_wasm() -> Result<PathBuf> {
+    once("empty filter", || {
+        ensure_target(WASM_TARGET)?;
+        process::run(
+            &mut wasm_command("empty-filter"),
+            "Building an empty filter",
+        )?;
+        Ok(module("empty_filter"))
     })
 }
 
@@ -36,10 +48,7 @@ pub fn service_binary(name: &str) -> Result<PathBuf> {
 
 /// The cargo command of [`filter_wasm`], for those who want to see its output.
 pub fn filter_command() -> Command {
-    let mut command = cargo_build();
-    command.args(["--package=lanekeeper-filter", "--profile=wasm"]);
-    command.args(["--target", WASM_TARGET]);
-    command
+    wasm_command("lanekeeper-filter")
 }
 
 /// The cargo command of [`service_binary`], for those who want to see its output.
@@ -83,6 +92,18 @@ fn once(name: &str, build: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> 
     ensure!(path.is_file(), "cargo built no {}", path.display());
     built.insert(name.to_owned(), path.clone());
     Ok(path)
+}
+
+fn wasm_command(package: &str) -> Command {
+    let mut command = cargo_build();
+    command.args(["--package", package, "--profile=wasm"]);
+    command.args(["--target", WASM_TARGET]);
+    command
+}
+
+fn module(name: &str) -> PathBuf {
+    let dir = target_dir().join(WASM_TARGET).join("wasm");
+    dir.join(name).with_extension("wasm")
 }
 
 fn cargo_build() -> Command {
