@@ -27,6 +27,10 @@ pub struct CommonArgs {
     /// How long requests in flight may take to finish after SIGTERM or SIGINT
     #[arg(long, env, default_value = "20s", value_parser = deadline)]
     pub shutdown_timeout: Duration,
+
+    /// Ask the service that listens here whether it is well, and end: for health checks
+    #[arg(long)]
+    pub healthcheck: bool,
 }
 
 /// The name of a version: a DNS-1123 label, so that it can be a Kubernetes label and a header value.

@@ -4,6 +4,7 @@
 //! with [`serve`].
 
 mod args;
+mod healthcheck;
 mod json;
 mod observe;
 mod problem;
@@ -15,6 +16,7 @@ pub mod testing;
 mod trace;
 
 pub use args::{CommonArgs, Version, deadline, settings};
+pub use healthcheck::healthcheck;
 pub use json::Json;
 pub use problem::Problem;
 pub use serve::serve;

@@ -203,3 +203,24 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
 fn help_lists_every_environment_variable_and_no_value() {
     service_kit::testing::check_help(PROGRAM, &["MODEL_FILE", "MODEL_SHA256"]);
 }
+
+#[test]
+fn the_program_tells_whether_a_running_one_is_well() {
+    let mut service = start("stable");
+    let address = service.url.trim_start_matches("http://").to_owned();
+    let check = || {
+        command(
+            PROGRAM,
+            &[("MODEL_FILE", "unread"), ("LISTEN_ADDR", &address)],
+        )
+        .arg("--healthcheck")
+        .output()
+        .expect("runs")
+    };
+    assert!(check().status.success());
+    service.signal("TERM").expect("a signal");
+    service.wait().expect("ends");
+    let ill = check();
+    assert_eq!(ill.status.code(), Some(1));
+    assert!(!ill.stderr.is_empty());
+}
