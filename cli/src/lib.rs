@@ -9,10 +9,13 @@ use lanekeeper_policy::{Fault, Policy};
 use serde_json::Value;
 
 mod describe;
+mod plugin_file;
 mod read;
+pub mod template;
 mod wasm_plugin;
 
 pub use describe::limit_of;
+pub use plugin_file::{Environment as PluginEnvironment, PluginFile};
 pub use read::{file_name, read_document, read_text};
 pub use wasm_plugin::{Image, Role, WasmPlugin};
 
@@ -222,6 +225,20 @@ impl Written {
             Some("set".to_owned())
         })?;
         Ok(asked.into_inner().into_iter().collect())
+    }
+
+    /// The environment that the filter needs for this policy, where it is not in a mesh.
+    ///
+    /// # Errors
+    /// All faults of the policy.
+    pub fn environment(&self) -> Result<PluginEnvironment, LoadError> {
+        let values = self.variables();
+        Ok(PluginEnvironment {
+            of_envoy: self.needs()?.into_iter().collect(),
+            values: values
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
+        })
     }
 
     /// Compiles the policy. `env` stands for the environment of the proxy; a manifest says itself

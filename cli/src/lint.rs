@@ -85,7 +85,7 @@ impl Lint {
     }
 }
 
-fn summary(policy: &Policy, document: &Value) -> String {
+pub(crate) fn summary(policy: &Policy, document: &Value) -> String {
     let mut parts = vec![format!("hash {}", policy.hash())];
     for (index, rollout) in policy.rollouts().iter().enumerate() {
         let hosts: Vec<&str> = crate::assign::strings(document, index, "hosts").collect();

@@ -8,8 +8,11 @@ use clap::{CommandFactory, Parser, Subcommand};
 use lanekeeper_policy::Policy;
 
 mod assign;
+#[cfg(unix)]
+mod envoy;
 mod lint;
 mod plugin;
+mod ready;
 
 /// Checks Lanekeeper policies and says what they decide, with the same core as the filter.
 #[derive(Debug, Parser)]
@@ -33,6 +36,9 @@ and as the first line of a policy, for the YAML language server:
     Schema,
     Assign(assign::Assign),
     Plugin(plugin::Plugin),
+    #[cfg(unix)]
+    Envoy(envoy::Envoy),
+    Ready(ready::Ready),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +49,9 @@ fn main() -> ExitCode {
         Command::Schema => ("schema", schema(&mut out)),
         Command::Assign(assign) => ("assign", assign.run(&mut out)),
         Command::Plugin(plugin) => ("plugin", plugin.run(&mut out)),
+        #[cfg(unix)]
+        Command::Envoy(envoy) => ("envoy", envoy.run()),
+        Command::Ready(ready) => ("ready", ready.run()),
     };
     match done.and_then(|code| out.flush().map(|()| code).map_err(Failure::from)) {
         Ok(code) => code,

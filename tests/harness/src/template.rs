@@ -3,7 +3,8 @@
 use std::collections::BTreeSet;
 use std::fs;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
+use lanekeeper_cli::template::fill;
 
 use crate::build;
 
@@ -17,27 +18,14 @@ pub fn file(name: &str, values: &[(&str, &str)]) -> Result<String> {
 /// `template` with each `{{NAME}}` replaced by the value of that name. Every placeholder must have
 /// a value and every value a placeholder: what is missing in Envoy would only show in traffic.
 pub fn render(template: &str, values: &[(&str, &str)]) -> Result<String> {
-    let mut rendered = String::with_capacity(template.len());
     let mut used = BTreeSet::new();
-    let mut rest = template;
-    while let Some((before, after)) = rest.split_once("{{") {
-        let Some((name, after)) = after.split_once("}}") else {
-            let line = template[..template.len() - after.len()].lines().count();
-            bail!("line {line}: {{{{ without }}}}");
-        };
-        let Some((name, value)) = values.iter().find(|(known, _)| *known == name) else {
-            let known: Vec<_> = values.iter().map(|(name, _)| *name).collect();
-            bail!(
-                "{{{{{name}}}}}: no such value; there are {}",
-                known.join(", ")
-            );
-        };
+    let rendered = fill(template, &mut |name| {
+        let (name, value) = values.iter().find(|(known, _)| *known == name)?;
         used.insert(*name);
-        rendered += before;
-        rendered += value;
-        rest = after;
-    }
-    rendered += rest;
+        Some((*value).to_owned())
+    });
+    let known: Vec<_> = values.iter().map(|(name, _)| *name).collect();
+    let rendered = rendered.map_err(|error| anyhow!("{error}; there are {}", known.join(", ")))?;
     let unused: Vec<_> = values
         .iter()
         .map(|(name, _)| *name)
@@ -77,6 +65,9 @@ mod tests {
             error("{{A}}", &[("A", "1"), ("B", "2")]),
             "no placeholder for B"
         );
-        assert_eq!(error("x\n{{A", &[("A", "1")]), "line 2: {{ without }}");
+        assert_eq!(
+            error("x\n{{A", &[("A", "1")]),
+            "line 2: {{ without }}; there are "
+        );
     }
 }
