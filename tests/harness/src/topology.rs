@@ -4,6 +4,7 @@
 //! ```text
 //! gateway ── sidecar stable ── app stable ── sidecar stable ── model stable
 //!        └── sidecar canary ── app canary ── sidecar canary ── model canary
+//!                                                          └── a copy for model shadow
 //!
 //! plain gateway ── app stable, app canary ── plain ── model stable, model canary
 //! ```
@@ -59,14 +60,17 @@ impl Topology {
         sidecar_plugin: &Path,
     ) -> Result<Self> {
         // Services and Envoys name each other's ports, so these must be known before.
-        let [a, b, c, d, e, f, g, h, plain_model_port] = free_ports(&[port, admin_port])?;
+        let [a, b, c, d, e, f, g, h, shadow_port, plain_model_port] =
+            free_ports(&[port, admin_port])?;
         let (model_ports, outbound_ports) = ([a, b], [c, d]);
         let (app_ports, plain_app_ports) = ([e, f], [g, h]);
 
         let mut services = Vec::new();
         for (version, port) in VERSIONS.into_iter().zip(model_ports) {
-            services.push(parts.model_service(version, port)?);
+            services.push(parts.model_service(version, version, port)?);
         }
+        // What is tried out: until there is a third model, canary's.
+        services.push(parts.model_service("shadow", "canary", shadow_port)?);
         let mut sidecars = Vec::new();
         for (index, version) in VERSIONS.into_iter().enumerate() {
             let (app_port, outbound_port) = (app_ports[index], outbound_ports[index]);
@@ -76,6 +80,7 @@ impl Topology {
                 app_port,
                 outbound_port,
                 model_ports,
+                shadow_port,
             )?);
             let proxy = format!("http://{HOST}:{outbound_port}");
             let settings = [
@@ -167,8 +172,8 @@ impl Parts {
         Ok(dir)
     }
 
-    fn model_service(&self, version: &str, port: u16) -> Result<Process> {
-        let model = format!("services/model-service/models/sms-{version}.json");
+    fn model_service(&self, version: &str, model: &str, port: u16) -> Result<Process> {
+        let model = format!("services/model-service/models/sms-{model}.json");
         let model = build::workspace().join(model).display().to_string();
         let settings = [("MODEL_FILE", model.as_str())];
         self.service(&self.model_service, "model", version, port, &settings)
@@ -231,6 +236,7 @@ impl Parts {
         app_port: u16,
         outbound_port: u16,
         models: [u16; 2],
+        shadow: u16,
     ) -> Result<Envoy> {
         let [stable, canary] = models.map(|port| port.to_string());
         let bootstrap = template::file(
@@ -247,6 +253,8 @@ impl Parts {
                 ("MODEL_STABLE_PORT", &stable),
                 ("MODEL_CANARY_HOST", HOST),
                 ("MODEL_CANARY_PORT", &canary),
+                ("MODEL_SHADOW_HOST", HOST),
+                ("MODEL_SHADOW_PORT", &shadow.to_string()),
             ],
         )?;
         self.envoy(&format!("sidecar-{version}"), bootstrap, 0)
