@@ -3,6 +3,7 @@
 mod bench;
 mod demo;
 mod dist;
+mod e2e;
 mod test;
 
 use std::io::{self, Write};
@@ -23,6 +24,7 @@ enum Task {
     Bench(bench::Args),
     Demo(demo::Args),
     Dist(dist::Args),
+    E2e(e2e::Args),
     Test(test::Args),
 }
 
@@ -31,6 +33,7 @@ fn main() -> ExitCode {
         Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Dist(args) => dist::run(&args),
+        Task::E2e(args) => e2e::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match done {

@@ -46,6 +46,21 @@ pub fn service_binary(name: &str) -> Result<PathBuf> {
     })
 }
 
+/// The services and `lanekeeper`, linked statically for images FROM scratch, built if not fresh.
+pub fn static_binaries() -> Result<[PathBuf; 3]> {
+    let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
+    ensure_target(&target)?;
+    let mut command = cargo_build();
+    command.args(["--release", "--target", &target]);
+    command.args(["--package", "lanekeeper-cli"]);
+    for package in SERVICES {
+        command.args(["--package", package]);
+    }
+    process::run(&mut command, "Building static binaries")?;
+    let dir = target_dir().join(target).join("release");
+    Ok([SERVICES[0], SERVICES[1], "lanekeeper"].map(|name| dir.join(name)))
+}
+
 /// The cargo command of [`filter_wasm`], for those who want to see its output.
 pub fn filter_command() -> Command {
     wasm_command("lanekeeper-filter")

@@ -1,0 +1,281 @@
+//! The promises in containers, with the policies of `wasm-plugins/`, which are edited in the running
+//! set-up. `cargo xtask e2e compose` starts it and runs these tests one after another.
+
+mod crowd;
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread::{self, sleep};
+use std::time::{Duration, Instant};
+
+use harness::http::{self, Client, Request, Response};
+use promises::{cookies, user_of, version_of};
+use serde_json::Value;
+
+/// How soon a push is to be in force.
+const PROMPTLY: Duration = Duration::from_secs(5);
+
+/// The running set-up, as the variable `E2E_COMPOSE` says.
+struct Compose {
+    gateway: String,
+    /// Of the gateway.
+    admin: String,
+    /// The gateway's policy.
+    policy: PathBuf,
+    /// `docker compose` or what stands in for it, with its options.
+    command: Vec<String>,
+}
+
+impl Compose {
+    /// The set-up with the policy of the repository.
+    fn running() -> Self {
+        let told = std::env::var("E2E_COMPOSE").expect("cargo xtask e2e compose");
+        let told: Value = serde_json::from_str(&told).expect("JSON");
+        let text = |key: &str| told[key].as_str().expect(key).to_owned();
+        let words = told["command"].as_array().expect("command").iter();
+        let compose = Self {
+            gateway: text("gateway"),
+            admin: text("admin"),
+            policy: text("policy").into(),
+            command: words
+                .map(|word| word.as_str().expect("a word").to_owned())
+                .collect(),
+        };
+        compose.edit(&policy("sms-checker-gateway"));
+        compose
+    }
+
+    /// Saves a good policy and waits until it is in force; how long that took.
+    fn edit(&self, policy: &str) -> Duration {
+        let start = Instant::now();
+        fs::write(&self.policy, policy).expect("a file");
+        let (_, compiled) = lanekeeper_cli::load(&self.policy, &|_| None).expect("a policy");
+        let hash = compiled.hash();
+        wait_for("the policy is in force", || self.hash() == hash);
+        start.elapsed()
+    }
+
+    /// The policy in force.
+    fn hash(&self) -> u32 {
+        let metrics = format!("http://{}/stats/prometheus", self.admin);
+        let metrics = http::get(&metrics).expect("metrics").text();
+        let mut lines = metrics.lines();
+        let hash = lines.find(|line| line.starts_with("lanekeeper_config_hash{"));
+        let hash = hash.and_then(|line| line.rsplit_once(' '));
+        hash.expect("a hash").1.parse().expect("a number")
+    }
+
+    fn compose(&self, arguments: &[&str]) -> String {
+        let output = Command::new(&self.command[0])
+            .args(&self.command[1..])
+            .args(arguments)
+            .output()
+            .expect("compose");
+        let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+        let (out, error) = (text(&output.stdout), text(&output.stderr));
+        assert!(output.status.success(), "{arguments:?}: {error}");
+        // Of a container's two streams, each is where the container wrote it.
+        out + &error
+    }
+
+    /// How many requests a model has answered, by its log.
+    fn predictions(&self, model: &str) -> usize {
+        self.compose(&["logs", model])
+            .matches(r#""route":"/predict""#)
+            .count()
+    }
+}
+
+/// The text of a policy of the repository.
+fn policy(name: &str) -> String {
+    let file = format!("wasm-plugins/policies/{name}.yaml");
+    fs::read_to_string(harness::build::workspace().join(file)).expect("a policy")
+}
+
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !holds() {
+        assert!(start.elapsed() < PROMPTLY, "{what}: not after {PROMPTLY:?}");
+        sleep(Duration::from_millis(50));
+    }
+}
+
+fn sms() -> Request {
+    Request::post("/sms", r#"{"sms": "see you at the station at six"}"#)
+        .header("content-type", "application/json")
+}
+
+/// The version that answered, in both tiers.
+fn version(response: &Response) -> String {
+    assert_eq!(response.status, 200, "{}", response.text());
+    let served_by = response.headers.get("x-served-by").expect("x-served-by");
+    let version = ["stable", "canary"]
+        .into_iter()
+        .find(|version| served_by == format!("app-service;v={version}, model-service;v={version}"));
+    version.expect(served_by).to_owned()
+}
+
+#[test]
+#[ignore = "cargo xtask e2e compose runs it"]
+fn users_and_visitors_stay_in_one_version_in_both_tiers() {
+    const USERS: usize = 300;
+    const REQUESTS: usize = 10;
+    let compose = Compose::running();
+    let visitors = crowd::stays_in_one_version(&compose.gateway, USERS, REQUESTS, &sms(), version);
+    let canary = visitors.iter().filter(|version| *version == "canary");
+    let canary = canary.count();
+    // Within 4 sigma (21) of 30.
+    assert!((9..=51).contains(&canary), "{canary}");
+    println!(
+        "{USERS} named users and {USERS} visitors, {} requests: no flip, the tiers agree; \
+         {canary} visitors in canary",
+        USERS + 2 * USERS * REQUESTS
+    );
+}
+
+#[test]
+#[ignore = "cargo xtask e2e compose runs it"]
+fn an_override_reaches_canary_and_a_spoofed_version_changes_nothing() {
+    let compose = Compose::running();
+    let request = sms().header("x-user", user_of("stable"));
+    let send = |request: &Request| http::send(&compose.gateway, request).expect("a response");
+    let response = send(&request.clone().header("x-experiment", "canary"));
+    assert_eq!(version(&response), "canary");
+    assert!(response.headers.get("set-cookie").is_none());
+    for name in ["x-app-version", "X-App-Version", "X-APP-VERSION"] {
+        let spoofed = request.clone().header(name, "canary");
+        assert_eq!(version(&send(&spoofed)), "stable", "{name}");
+        let twice = spoofed.header("x-app-version", "stable");
+        assert_eq!(version(&send(&twice)), "stable", "{name}");
+    }
+}
+
+#[test]
+#[ignore = "cargo xtask e2e compose runs it"]
+fn a_quota_admits_its_limit_and_not_one_more() {
+    let compose = Compose::running();
+    // Every request over the limit is refused, and says how long to wait.
+    let admitted = |user: &str, requests: usize| {
+        let request = sms().header("x-user", user);
+        let statuses = (0..requests).map(|_| {
+            // Envoy may close the connection of a request whose body it need not read.
+            let response = http::send(&compose.gateway, &request).expect("a response");
+            if response.status == 429 {
+                let wait = response.headers.get("retry-after").expect("retry-after");
+                let wait: u32 = wait.parse().expect("seconds");
+                assert!((1..=60).contains(&wait), "{wait}");
+            }
+            response.status
+        });
+        let statuses: Vec<_> = statuses.collect();
+        let admitted = statuses.iter().filter(|status| **status == 200).count();
+        assert!(statuses[admitted..].iter().all(|status| *status == 429));
+        admitted
+    };
+    assert_eq!(admitted("noisy", 140), 120);
+    assert_eq!(admitted("quiet", 5), 5);
+    let promptly = compose.edit(&policy("sms-checker-gateway-quotas"));
+    assert_eq!(admitted("another", 30), 10);
+    println!("120 of 140 admitted; after an edit, in force after {promptly:.1?}, 10 of 30");
+}
+
+#[test]
+#[ignore = "cargo xtask e2e compose runs it"]
+fn an_edit_is_in_force_promptly_fails_no_request_and_moves_no_holder() {
+    let compose = Compose::running();
+    let holders: Vec<(String, String)> = (0..40)
+        .map(|_| {
+            let response = http::send(&compose.gateway, &sms()).expect("a response");
+            (cookies(&response), version(&response))
+        })
+        .collect();
+    let (done, start) = (AtomicBool::new(false), Instant::now());
+    let (promptly, sent) = thread::scope(|scope| {
+        let clients: Vec<_> = (0..2)
+            .map(|client| {
+                let (compose, holders, done) = (&compose, &holders, &done);
+                scope.spawn(move || {
+                    // One connection throughout: an edit must not close it.
+                    let mut connection = Client::connect(&compose.gateway).expect("a connection");
+                    let mut sent = 0;
+                    while !done.load(Ordering::Relaxed) {
+                        for (jar, given) in holders.iter().skip(client).step_by(2) {
+                            let request = sms().header("cookie", jar);
+                            let response = connection.send(&request).expect("a response");
+                            assert_eq!(&version(&response), given);
+                            sent += 1;
+                        }
+                    }
+                    sent
+                })
+            })
+            .collect();
+        let edited = std::panic::catch_unwind(|| {
+            let half = policy("sms-checker-gateway")
+                .replace("weight: 90", "weight: 50")
+                .replace("weight: 10", "weight: 50");
+            let promptly = compose.edit(&half);
+            // Between the old share of canary and the new one: a user that changes hands.
+            let user = (0..)
+                .map(|n| format!("user-{n}"))
+                .find(|user| {
+                    let slot = lanekeeper_policy::slot("sms-checker", user.as_bytes());
+                    version_of(user) == "stable" && slot >= 5_000
+                })
+                .expect("there is one");
+            let request = sms().header("x-user", user);
+            let response = http::send(&compose.gateway, &request).expect("a response");
+            assert_eq!(version(&response), "canary");
+
+            let hash = compose.hash();
+            fs::write(&compose.policy, half.replace("weight: 50", "weight: fifty"))
+                .expect("a file");
+            wait_for("the faults are said", || {
+                let said = compose.compose(&["logs", "gateway"]);
+                said.contains("rollouts[0].versions[0].weight: \"fifty\"")
+            });
+            assert_eq!(compose.hash(), hash);
+            promptly
+        });
+        done.store(true, Ordering::Relaxed);
+        let sent = clients
+            .into_iter()
+            .map(|client| client.join().expect("no failure"))
+            .sum::<usize>();
+        (edited.expect("no failure"), sent)
+    });
+    let rate = sent as f64 / start.elapsed().as_secs_f64();
+    println!(
+        "weights 10 to 50 in force after {promptly:.1?}, a faulty policy never; {sent} requests at \
+         {rate:.0} a second meanwhile, none failed, no holder moved"
+    );
+}
+
+#[test]
+#[ignore = "cargo xtask e2e compose runs it"]
+fn the_shadow_gets_a_copy_of_every_request_and_nobody_misses_it() {
+    const REQUESTS: usize = 50;
+    let compose = Compose::running();
+    let models = ["model-stable", "model-canary", "model-shadow"];
+    let before = models.map(|model| compose.predictions(model));
+    let send = || {
+        let mut client = Client::connect(&compose.gateway).expect("a connection");
+        for _ in 0..REQUESTS {
+            version(&client.send(&sms()).expect("a response"));
+        }
+    };
+    send();
+    // Nobody waits for copies.
+    wait_for("all copies have come", || {
+        let after = models.map(|model| compose.predictions(model));
+        let [stable, canary, shadow] = [0, 1, 2].map(|n| after[n] - before[n]);
+        assert!(shadow <= REQUESTS, "{shadow}");
+        stable + canary == REQUESTS && shadow == REQUESTS
+    });
+    compose.compose(&["kill", "model-shadow"]);
+    send();
+    println!("{REQUESTS} requests, {REQUESTS} copies; {REQUESTS} more without the shadow");
+    compose.compose(&["start", "model-shadow"]);
+}

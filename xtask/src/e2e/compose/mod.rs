@@ -1,0 +1,267 @@
+//! `cargo xtask e2e compose`: what `docker compose up --build` starts, and the promises in it.
+
+mod engine;
+mod images;
+mod steps;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use harness::build;
+use harness::http::get_within;
+use harness::ports::free_ports;
+use serde_json::json;
+
+use engine::Engine;
+use images::Images;
+use steps::Steps;
+
+const PROJECT: &str = "lanekeeper-e2e";
+const READY_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Starts compose.yaml and tests the promises in it.
+///
+/// Takes Docker where its engine runs, else podman and podman-compose, which are installed where that
+/// needs no password. No image comes from a registry: the images are made of what cargo builds here,
+/// and of the Envoy of PyPI with the libraries of this machine. In the end, and with Ctrl-C, all is
+/// taken down and the images are removed.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// Leave everything running, and say how to look at it and how to take it down
+    #[arg(long)]
+    keep: bool,
+
+    /// Build in containers, as `docker compose up --build` does: with the Rust and Envoy images of a
+    /// registry
+    #[arg(long)]
+    from_registry: bool,
+}
+
+/// Runs the suite. `false` where a promise is broken.
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    let dir = build::target_dir().join("e2e").join("compose");
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let lock = File::create(dir.join("lock"))?;
+    if lock.try_lock().is_err() {
+        bail!(
+            "another run is under way (it locks {})",
+            dir.join("lock").display()
+        );
+    }
+    let steps = Steps::new(dir.join("logs"))?;
+    let engine = Engine::find(&dir, &steps)?;
+    let images = if args.from_registry {
+        None
+    } else {
+        Some(Images::prepare(&dir)?)
+    };
+    let setup = Setup::new(&engine, &steps, &dir, images.is_some())?;
+    // Of a run that was killed.
+    setup.take_down()?;
+    let kept = setup.start(images.as_ref()).and_then(|()| setup.test());
+    if !matches!(kept, Ok(true)) && !steps.stopped() {
+        setup.save_logs();
+        println!("The logs are in {}", steps.logs().display());
+    }
+    if args.keep && !steps.stopped() {
+        setup.say_how_to_go_on();
+        return kept;
+    }
+    let taken_down = setup.take_down();
+    // What went wrong first is what matters.
+    let kept = kept?;
+    taken_down?;
+    Ok(kept)
+}
+
+/// The set-up, whether it runs or not.
+struct Setup<'a> {
+    engine: &'a Engine,
+    steps: &'a Steps,
+    /// A copy of the policies, to be edited.
+    policies: PathBuf,
+    port: u16,
+    admin_port: u16,
+    own_images: bool,
+}
+
+impl<'a> Setup<'a> {
+    fn new(engine: &'a Engine, steps: &'a Steps, dir: &Path, own_images: bool) -> Result<Self> {
+        let [port, admin_port] = free_ports(&[])?;
+        let policies = dir.join("policies");
+        fs::create_dir_all(&policies)?;
+        for entry in fs::read_dir(build::workspace().join("wasm-plugins/policies"))? {
+            let entry = entry?;
+            fs::copy(entry.path(), policies.join(entry.file_name()))?;
+        }
+        Ok(Self {
+            engine,
+            steps,
+            policies,
+            port,
+            admin_port,
+            own_images,
+        })
+    }
+
+    /// `compose` with what this run sets.
+    fn compose(&self, arguments: &[&str]) -> Command {
+        let mut command = self.engine.compose();
+        command
+            .args(["--project-name", PROJECT, "--file"])
+            .arg(build::workspace().join("compose.yaml"))
+            .args(arguments);
+        for (name, value) in self.environment() {
+            command.env(name, value);
+        }
+        command
+    }
+
+    fn environment(&self) -> Vec<(&'static str, String)> {
+        let mut environment = vec![
+            ("TAG", "e2e".to_owned()),
+            ("PORT", self.port.to_string()),
+            ("ADMIN_PORT", self.admin_port.to_string()),
+            ("POLICIES", self.policies.display().to_string()),
+        ];
+        if self.own_images {
+            environment.push(("BINARIES", images::BINARIES.to_owned()));
+            environment.push(("ENVOY_IMAGE", images::ENVOY.to_owned()));
+        }
+        environment
+    }
+
+    fn start(&self, images: Option<&Images>) -> Result<()> {
+        if let Some(images) = images {
+            for (image, context) in images.contexts() {
+                let mut build = self.engine.command();
+                build.args(["build", "--tag", image]).arg(context);
+                self.steps.run(&format!("Making {image}"), &mut build)?;
+            }
+        }
+        // One service of each image.
+        let build = &mut self.compose(&["build", "app-stable", "model-stable", "gateway"]);
+        self.steps.run("Building the images", build)?;
+        let up = &mut self.compose(&["up", "--detach"]);
+        self.steps.run("Starting the containers", up)?;
+        self.wait_until_healthy()
+    }
+
+    /// Waits until every container says that it is well, and the gateway answers.
+    fn wait_until_healthy(&self) -> Result<()> {
+        let gateway = format!("http://127.0.0.1:{}/version", self.port);
+        let mut unwell = Vec::new();
+        let healthy = self
+            .steps
+            .wait("Waiting until all are healthy", READY_TIMEOUT, || {
+                unwell.clear();
+                for container in self.containers()? {
+                    if !self.engine.is_healthy(&container)? {
+                        unwell.push(container);
+                    }
+                }
+                let answer = get_within(Duration::from_secs(2), &gateway);
+                let answers = answer.is_ok_and(|answer| answer.status == 200);
+                if !answers {
+                    unwell.push(gateway.clone());
+                }
+                Ok(unwell.is_empty())
+            });
+        healthy.with_context(|| unwell.join(", "))
+    }
+
+    fn containers(&self) -> Result<Vec<String>> {
+        let mut list = self.engine.command();
+        list.args(["ps", "--all", "--format", "{{.Names}}", "--filter"])
+            .arg(format!("label=com.docker.compose.project={PROJECT}"));
+        let names = harness::process::run(&mut list, "Listing the containers")?;
+        Ok(names.lines().map(str::to_owned).collect())
+    }
+
+    /// Runs the tests. `false` where one failed.
+    fn test(&self) -> Result<bool> {
+        let compose = self.compose(&[]);
+        let words = std::iter::once(compose.get_program()).chain(compose.get_args());
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        let told = json!({
+            "gateway": format!("127.0.0.1:{}", self.port),
+            "admin": format!("127.0.0.1:{}", self.admin_port),
+            "policy": self.policies.join("sms-checker-gateway.yaml"),
+            "command": words,
+        });
+        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+        let mut tests = Command::new(cargo);
+        tests
+            .current_dir(build::workspace())
+            .args([
+                "test",
+                "--quiet",
+                "--locked",
+                "--package=promises",
+                "--test=compose",
+            ])
+            .args([
+                "--",
+                "--ignored",
+                "--test-threads=1",
+                "--nocapture",
+                "--format=pretty",
+            ])
+            .env("E2E_COMPOSE", told.to_string())
+            .env_remove("RUST_BACKTRACE");
+        for (name, value) in compose.get_envs() {
+            tests.envs(value.map(|value| (name, value)));
+        }
+        self.steps.show("Testing the promises", &mut tests)
+    }
+
+    /// Keeps what the containers have said.
+    fn save_logs(&self) {
+        for container in self.containers().unwrap_or_default() {
+            let mut logs = self.engine.command();
+            let _ = self.steps.save(&container, logs.args(["logs", &container]));
+        }
+    }
+
+    /// Ends and removes everything that this or an earlier run has made.
+    fn take_down(&self) -> Result<()> {
+        let down = &mut self.compose(&["down", "--volumes", "--timeout", "5"]);
+        self.steps.finish("Taking it down", down)?;
+        let made = [
+            "lanekeeper/app-service:e2e",
+            "lanekeeper/model-service:e2e",
+            "lanekeeper/envoy:e2e",
+            images::BINARIES,
+            images::ENVOY,
+        ];
+        self.engine.remove_images(&made, self.steps)?;
+        let left = self.containers()?;
+        if !left.is_empty() {
+            bail!("these containers are still there: {}", left.join(", "));
+        }
+        Ok(())
+    }
+
+    fn say_how_to_go_on(&self) {
+        println!(
+            "\nAll runs on: http://localhost:{}, and the admin page at http://localhost:{}.\n\
+             The policy that the gateway follows is {}.\nTo take it down, run",
+            self.port,
+            self.admin_port,
+            self.policies.join("sms-checker-gateway.yaml").display()
+        );
+        let down = self.compose(&["down"]);
+        for (name, value) in down.get_envs() {
+            let value = value.unwrap_or_default().to_string_lossy();
+            println!("    {}='{value}' \\", name.to_string_lossy());
+        }
+        let words = std::iter::once(down.get_program()).chain(down.get_args());
+        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        println!("    {}", words.join(" "));
+        println!("or run this suite again, which also removes the images.");
+    }
+}

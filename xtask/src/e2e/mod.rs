@@ -1,0 +1,25 @@
+//! `cargo xtask e2e`: the promises in whole systems.
+
+mod compose;
+
+use anyhow::Result;
+use clap::Subcommand;
+
+/// Tests the promises in a whole system, which it starts and takes down again.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    system: System,
+}
+
+#[derive(Debug, Subcommand)]
+enum System {
+    Compose(compose::Args),
+}
+
+/// Runs a suite. `false` where a promise is broken.
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    match &args.system {
+        System::Compose(args) => compose::run(args),
+    }
+}
