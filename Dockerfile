@@ -10,7 +10,7 @@ ARG BINARIES=build
 ARG ENVOY_IMAGE=envoyproxy/envoy:v1.38.2
 
 # On Alpine, Rust links statically with musl.
-FROM rust:1.95-alpine AS build
+FROM rust:1.95.0-alpine AS build
 WORKDIR /source
 COPY . .
 RUN cargo build --locked --release --package app-service --package model-service --package lanekeeper-cli \

@@ -32,6 +32,7 @@ pub(super) enum Engine {
 /// A podman that shares no images and containers with others on this machine.
 #[derive(Debug)]
 pub(super) struct Settings {
+    dir: PathBuf,
     storage: PathBuf,
     /// Where podman runs as root.
     containers: Option<PathBuf>,
@@ -104,17 +105,26 @@ impl Engine {
         }
     }
 
-    /// Removes the images that were made.
-    pub(super) fn remove_images(&self, images: &[&str], steps: &Steps) -> Result<()> {
+    /// Removes the images that were made, and what an interrupted build has left.
+    pub(super) fn clean_up(&self, images: &[&str], steps: &Steps) -> Result<()> {
         let mut remove = self.command();
         remove.args(["image", "rm", "--force"]);
-        match self {
-            Self::Docker => remove.args(images),
-            // They are all ours, also those of the steps in between.
-            Self::Podman { .. } => remove.arg("--all"),
+        let Self::Podman { settings, .. } = self else {
+            // Some may not be there.
+            return steps.quietly(remove.args(images)).map(drop);
         };
-        // Some may not be there.
-        steps.quietly(&mut remove).map(drop)
+        // All that this podman has is ours, also the images of steps in between.
+        let mut list = self.command();
+        list.args(["ps", "--all", "--external", "--quiet"]);
+        let containers = harness::process::run(&mut list, "Listing the containers")?;
+        if !containers.is_empty() {
+            let mut rest = self.command();
+            rest.args(["rm", "--force"])
+                .args(containers.split_whitespace());
+            steps.quietly(&mut rest)?;
+        }
+        steps.quietly(remove.arg("--all"))?;
+        settings.remove_storage(steps)
     }
 
     /// What the health check of a container says.
@@ -149,9 +159,33 @@ impl Settings {
         fs::write(&storage, text)?;
         let containers = is_root()?.then(|| Self::for_root(dir)).transpose()?;
         Ok(Self {
+            dir: dir.to_owned(),
             storage,
             containers,
         })
+    }
+
+    /// Removes the storage, which has no images left. As root podman leaves a mount there.
+    fn remove_storage(&self, steps: &Steps) -> Result<()> {
+        let graph = self.dir.join("graph");
+        let mut remove = match self.containers {
+            Some(_) => {
+                let mut unmount = Command::new("umount");
+                steps.quietly(unmount.arg("--recursive").arg(graph.join("overlay")))?;
+                Command::new("rm")
+            }
+            // Files of other users of the containers, who are all this user.
+            None => {
+                let mut podman = Command::new("podman");
+                podman.env("CONTAINERS_STORAGE_CONF", &self.storage);
+                podman.args(["unshare", "rm"]);
+                podman
+            }
+        };
+        remove.args(["-rf", "--one-file-system"]);
+        steps
+            .quietly(remove.arg(graph).arg(self.dir.join("run")))
+            .map(drop)
     }
 
     /// What root needs in a container itself, where nobody may raise limits and crun finds no cgroups:

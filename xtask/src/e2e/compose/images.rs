@@ -104,6 +104,15 @@ mod tests {
     }
 
     #[test]
+    fn the_rust_is_the_one_of_the_toolchain() {
+        let read = |name| fs::read_to_string(build::workspace().join(name)).unwrap();
+        let toolchain = read("rust-toolchain.toml");
+        let channel = toolchain.split('"').nth(1).unwrap();
+        let from = format!("\nFROM rust:{channel}-alpine AS build\n");
+        assert!(read("Dockerfile").contains(&from), "{from}");
+    }
+
+    #[test]
     fn the_envoy_is_the_one_of_the_dockerfile() {
         let text = fs::read_to_string(build::workspace().join("Dockerfile")).unwrap();
         let default = format!("\nARG ENVOY_IMAGE=envoyproxy/envoy:v{ENVOY_VERSION}\n");

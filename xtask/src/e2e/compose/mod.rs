@@ -231,6 +231,10 @@ impl<'a> Setup<'a> {
     fn take_down(&self) -> Result<()> {
         let down = &mut self.compose(&["down", "--volumes", "--timeout", "5"]);
         self.steps.finish("Taking it down", down)?;
+        let left = self.containers()?;
+        if !left.is_empty() {
+            bail!("these containers are still there: {}", left.join(", "));
+        }
         let made = [
             "lanekeeper/app-service:e2e",
             "lanekeeper/model-service:e2e",
@@ -238,12 +242,7 @@ impl<'a> Setup<'a> {
             images::BINARIES,
             images::ENVOY,
         ];
-        self.engine.remove_images(&made, self.steps)?;
-        let left = self.containers()?;
-        if !left.is_empty() {
-            bail!("these containers are still there: {}", left.join(", "));
-        }
-        Ok(())
+        self.engine.clean_up(&made, self.steps)
     }
 
     fn say_how_to_go_on(&self) {
