@@ -264,3 +264,36 @@ impl<'a> Setup<'a> {
         println!("or run this suite again, which also removes the images.");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_fills_in_every_configuration() {
+        let root = build::workspace();
+        let compose = lanekeeper_cli::read_document(&root.join("compose.yaml")).unwrap();
+        for service in ["gateway", "sidecar-stable", "sidecar-canary"] {
+            let service = &compose["services"][service];
+            let arguments = service["command"].as_array().unwrap().iter();
+            let option = |name: &str| {
+                let found = arguments
+                    .clone()
+                    .find_map(|a| a.as_str()?.strip_prefix(name));
+                found.unwrap_or_else(|| panic!("{name} in {service}"))
+            };
+            let bootstrap = option("--bootstrap=/");
+            let text = fs::read_to_string(root.join(bootstrap)).unwrap();
+            let mut values = service["environment"].as_object().unwrap().clone();
+            let filled = lanekeeper_cli::template::fill(&text, &mut |name| match name {
+                "PLUGIN_FILE" => Some("plugin.yaml".to_owned()),
+                name => Some(values.get(name)?.as_str()?.to_owned()),
+            });
+            assert!(filled.is_ok(), "{bootstrap}: {filled:?}");
+            values.retain(|name, _| !text.contains(&format!("{{{{{name}}}}}")));
+            assert!(values.is_empty(), "{bootstrap} has no use for {values:?}");
+            let policy = root.join("wasm-plugins").join(option("--policy=/"));
+            assert!(policy.is_file(), "{}", policy.display());
+        }
+    }
+}
