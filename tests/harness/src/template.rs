@@ -25,7 +25,10 @@ pub fn render(template: &str, values: &[(&str, &str)]) -> Result<String> {
         Some((*value).to_owned())
     });
     let known: Vec<_> = values.iter().map(|(name, _)| *name).collect();
-    let rendered = rendered.map_err(|error| anyhow!("{error}; there are {}", known.join(", ")))?;
+    let rendered = rendered.map_err(|error| match error.ends_with("no such value") {
+        true => anyhow!("{error}; there are {}", known.join(", ")),
+        false => anyhow!(error),
+    })?;
     let unused: Vec<_> = values
         .iter()
         .map(|(name, _)| *name)
@@ -65,9 +68,6 @@ mod tests {
             error("{{A}}", &[("A", "1"), ("B", "2")]),
             "no placeholder for B"
         );
-        assert_eq!(
-            error("x\n{{A", &[("A", "1")]),
-            "line 2: {{ without }}; there are "
-        );
+        assert_eq!(error("x\n{{A", &[("A", "1")]), "line 2: {{ without }}");
     }
 }
