@@ -21,7 +21,8 @@ const usage = `An Istio control plane for one machine: serves kustomizations to 
   mesh --check [flags] DIRECTORY...   validate and analyse, and end: 0 without any message, else 1
 
 Each DIRECTORY holds a kustomization. A replica of a Deployment is a pod with an address of its own in
-the network: 127.N.1.1 is the first pod of the first Deployment. The control plane itself has 127.N.0.1:
+the network: 127.N.1.1 is the first pod of the first Deployment, and 127.N.101.1 is where its sidecar takes what it
+sends. The control plane itself has 127.N.0.1:
 
   :15010   ADS, without TLS
   :15014   /status: what runs, as JSON; /debug/...: istiod's own pages

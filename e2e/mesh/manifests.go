@@ -22,6 +22,8 @@ import (
 	"istio.io/istio/pkg/kube"
 )
 
+const domain = "cluster.local"
+
 // manifests is what kustomizations say: every object as YAML, and what this program makes use of.
 type manifests struct {
 	documents   []document
@@ -122,7 +124,11 @@ func (r *reader) add(m *manifests, group, text string) error {
 		if len(others) > 0 {
 			return errors.New("istiod does not know this kind")
 		}
-		m.configs = append(m.configs, configs...)
+		for _, c := range configs {
+			// Short names of hosts end in it.
+			c.Domain = domain
+			m.configs = append(m.configs, c)
+		}
 		return nil
 	}
 	object, _, err := r.decoder.Decode([]byte(text), nil, nil)

@@ -26,9 +26,12 @@ const (
 	// A container listens this much above its port, which is its sidecar's: where iptables would
 	// redirect, two listeners need two ports.
 	behind = 10000
-	router = "router"
-	// Where a router's gateways and a sidecar's listeners are.
-	sidecar = "sidecar"
+	// What a pod sends goes to its sidecar at an address of its own.
+	outbound = 100
+	// Ports below are for root.
+	unprivileged = 1024
+	router       = "router"
+	sidecar      = "sidecar"
 )
 
 // network deals out addresses. A Deployment keeps its number for as long as the program runs.
@@ -41,17 +44,19 @@ func (n *network) control(port int) string {
 	return fmt.Sprintf("127.%d.0.1:%d", n.number, port)
 }
 
-func (n *network) pod(namespace, deployment string, replica int) (string, error) {
+// pod returns the address of a pod, and the one where its sidecar takes what it sends.
+func (n *network) pod(namespace, deployment string, replica int) (string, string, error) {
 	key := namespace + "/" + deployment
 	number, known := n.deployments[key]
 	if !known {
 		number = len(n.deployments) + 1
 		n.deployments[key] = number
 	}
-	if number > 254 || replica > 253 {
-		return "", fmt.Errorf("deployment %s: there is no address for replica %d", key, replica)
+	if number > outbound || replica > 253 {
+		return "", "", fmt.Errorf("deployment %s: there is no address for replica %d", key, replica)
 	}
-	return fmt.Sprintf("127.%d.%d.%d", n.number, number, replica+1), nil
+	address := func(third int) string { return fmt.Sprintf("127.%d.%d.%d", n.number, third, replica+1) }
+	return address(number), address(number + outbound), nil
 }
 
 // world is what a cluster would make of manifests.
@@ -72,6 +77,8 @@ type podStatus struct {
 	Deployment string            `json:"deployment"`
 	Labels     map[string]string `json:"labels"`
 	Address    string            `json:"address"`
+	// Where its sidecar takes what it sends, at the port of the Service that is called.
+	Outbound string `json:"outbound"`
 	// What its Envoy is: `sidecar`, `router`, or nothing if it has none.
 	Proxy string `json:"proxy"`
 	// The node of its Envoy's bootstrap.
@@ -129,12 +136,17 @@ func newWorld(m *manifests, n *network) (*world, error) {
 			replicas = int(*deployment.Spec.Replicas)
 		}
 		for replica := range replicas {
-			pod, err := newPod(deployment, replica, n)
+			address, out, err := n.pod(deployment.Namespace, deployment.Name, replica)
+			if err != nil {
+				return nil, err
+			}
+			pod, err := newPod(deployment, replica, address)
 			if err != nil {
 				return nil, err
 			}
 			w.pods[key(pod)] = pod
 			status, err := w.describe(pod, deployment.Name, m)
+			status.Outbound = out
 			if status.Proxy == sidecar {
 				inject(pod)
 			}
@@ -162,7 +174,7 @@ func newWorld(m *manifests, n *network) (*world, error) {
 	for i := range w.status {
 		status := &w.status[i]
 		if status.Proxy == sidecar {
-			c := w.listeners(w.pods[status.Namespace+"/"+status.Name])
+			c := w.listeners(w.pods[status.Namespace+"/"+status.Name], status.Outbound)
 			w.configs[configKey(c)] = c
 		}
 	}
@@ -173,11 +185,7 @@ func configKey(c config.Config) string {
 	return c.GroupVersionKind.String() + "/" + c.Namespace + "/" + c.Name
 }
 
-func newPod(deployment *appsv1.Deployment, replica int, n *network) (*corev1.Pod, error) {
-	address, err := n.pod(deployment.Namespace, deployment.Name, replica)
-	if err != nil {
-		return nil, err
-	}
+func newPod(deployment *appsv1.Deployment, replica int, address string) (*corev1.Pod, error) {
 	name := fmt.Sprintf("%s-%d", deployment.Name, replica)
 	podLabels := maps.Clone(deployment.Spec.Template.Labels)
 	if !labels.SelectorFromSet(deployment.Spec.Selector.MatchLabels).Matches(labels.Set(podLabels)) {
@@ -261,7 +269,6 @@ func inject(pod *corev1.Pod) {
 }
 
 func node(pod *corev1.Pod, deployment, proxy string) any {
-	domain := pod.Namespace + ".svc.cluster.local"
 	metadata := map[string]any{
 		"NAME": pod.Name, "NAMESPACE": pod.Namespace, "WORKLOAD_NAME": deployment,
 		"LABELS": pod.Labels, "INSTANCE_IPS": pod.Status.PodIP,
@@ -271,7 +278,7 @@ func node(pod *corev1.Pod, deployment, proxy string) any {
 		metadata["INTERCEPTION_MODE"] = "NONE"
 	}
 	return map[string]any{
-		"id":       strings.Join([]string{proxy, pod.Status.PodIP, pod.Name + "." + pod.Namespace, domain}, "~"),
+		"id":       strings.Join([]string{proxy, pod.Status.PodIP, pod.Name + "." + pod.Namespace, pod.Namespace + ".svc." + domain}, "~"),
 		"cluster":  deployment + "." + pod.Namespace,
 		"metadata": metadata,
 	}
@@ -304,14 +311,15 @@ func (w *world) bind(gateway *networking.Gateway, name string) error {
 	return nil
 }
 
-// listeners has the inbound listeners of a pod's sidecar, which iptables would lead to: one for each
-// port that a Service has on the pod.
-func (w *world) listeners(pod *corev1.Pod) config.Config {
+// listeners has the listeners of a pod's sidecar, which iptables would lead to: inbound, one for each
+// port that a Service has on the pod, and outbound, one for each port of any Service.
+func (w *world) listeners(pod *corev1.Pod, out string) config.Config {
 	spec := &networking.Sidecar{
 		WorkloadSelector: &networking.WorkloadSelector{Labels: map[string]string{podLabel: pod.Name}},
 	}
 	ports := map[int32]bool{}
-	for _, service := range w.services {
+	for _, name := range slices.Sorted(maps.Keys(w.services)) {
+		service := w.services[name]
 		if service.Namespace != pod.Namespace || len(service.Spec.Selector) == 0 || !selects(service.Spec.Selector, pod) {
 			continue
 		}
@@ -330,10 +338,31 @@ func (w *world) listeners(pod *corev1.Pod) config.Config {
 			})
 		}
 	}
+	for _, port := range w.servicePorts() {
+		spec.Egress = append(spec.Egress, &networking.IstioEgressListener{
+			Port:        &networking.SidecarPort{Number: uint32(port.Port), Name: port.Name, Protocol: protocolOf(port)},
+			Bind:        out,
+			Hosts:       []string{"*/*"},
+			CaptureMode: networking.CaptureMode_NONE,
+		})
+	}
 	return config.Config{
-		Meta: config.Meta{GroupVersionKind: gvk.Sidecar, Name: pod.Name, Namespace: pod.Namespace},
+		Meta: config.Meta{GroupVersionKind: gvk.Sidecar, Name: pod.Name, Namespace: pod.Namespace, Domain: domain},
 		Spec: spec,
 	}
+}
+
+// servicePorts has each port of a Service once.
+func (w *world) servicePorts() []corev1.ServicePort {
+	ports := map[int32]corev1.ServicePort{}
+	for _, name := range slices.Sorted(maps.Keys(w.services)) {
+		for _, port := range w.services[name].Spec.Ports {
+			if _, known := ports[port.Port]; !known && port.Port >= unprivileged {
+				ports[port.Port] = port
+			}
+		}
+	}
+	return slices.SortedFunc(maps.Values(ports), func(a, b corev1.ServicePort) int { return int(a.Port - b.Port) })
 }
 
 // protocolOf reads a protocol as Istio does: from appProtocol, else from the name.

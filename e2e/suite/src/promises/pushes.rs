@@ -1,0 +1,104 @@
+//! Pushes that are broken.
+
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+use harness::http::{Client, send};
+use serde_json::json;
+
+use crate::cluster::{Changes, Cluster};
+use crate::traffic::{PROMPTLY, gateway_pod, metric, sms, stay, version, visitors, wait_for};
+
+const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
+
+/// Schemas of Istio do not know what a policy is: this gets as far as the filter.
+pub(crate) fn bad_policy(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
+    let gateway = cluster.gateway()?;
+    let visitors = visitors(&gateway, 100)?;
+    let path = "/spec/pluginConfig/rollouts/0/versions/0/weight";
+    let changes = Changes::default().replace("WasmPlugin", "lanekeeper", path, json!("ninety"));
+    cluster.apply(&changes)?;
+    let pod = gateway_pod(cluster)?;
+    wait_for(PROMPTLY, "the policy is refused", || {
+        let metrics = cluster.admin(&pod, "/stats/prometheus")?;
+        Ok(metric(&metrics, "lanekeeper_config_rejected", &[]) == 1)
+    })?;
+    stay(&gateway, &visitors, 3)?;
+    let newcomer = send(
+        &gateway,
+        &sms()
+            .header("x-app-version", "canary")
+            .header("x-user", "user-0"),
+    )?;
+    ensure!(version(&newcomer)? == "stable", "a spoofed version passes");
+    Ok(vec![
+        "lanekeeper_config_rejected is 1; 100 users stay, 300 requests; newcomers are assigned"
+            .to_owned(),
+    ])
+}
+
+pub(crate) fn no_module(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
+    let mut facts = Vec::new();
+    let url = format!("oci://127.0.0.1:1/lanekeeper@{NO_IMAGE}");
+    let missing = Changes::default().replace("WasmPlugin", "lanekeeper", "/spec/url", url.into());
+    facts.push(open(cluster, "no such image", &missing)?);
+    restore(cluster)?;
+    let wrong = NO_IMAGE.trim_start_matches("sha256:").into();
+    let wrong = Changes::default().insert("WasmPlugin", "lanekeeper", "/spec/sha256", wrong);
+    facts.push(open(cluster, "another sha256", &wrong)?);
+    restore(cluster)?;
+
+    let closed = missing.replace(
+        "WasmPlugin",
+        "lanekeeper",
+        "/spec/failStrategy",
+        "FAIL_CLOSE".into(),
+    );
+    let gateway = cluster.gateway()?;
+    cluster.apply(&closed)?;
+    let mut in_a_row = 0;
+    wait_for(Duration::from_secs(15), "everybody gets 403", || {
+        let status = send(&gateway, &sms())?.status;
+        in_a_row = if status == 403 { in_a_row + 1 } else { 0 };
+        Ok(in_a_row > 5)
+    })?;
+    facts.push("no such image, FAIL_CLOSE: everybody gets 403".to_owned());
+    Ok(facts)
+}
+
+/// Under FAIL_OPEN users are served by what they say, else by the baseline.
+fn open(cluster: &mut dyn Cluster, what: &str, changes: &Changes) -> Result<String> {
+    let gateway = cluster.gateway()?;
+    cluster.apply(changes)?;
+    let mut in_a_row = 0;
+    wait_for(Duration::from_secs(15), "the filter is gone", || {
+        let response = send(&gateway, &sms())?;
+        let plain = response.headers.all("set-cookie").is_empty();
+        ensure!(version(&response).is_ok(), "{}", response.status);
+        in_a_row = if plain { in_a_row + 1 } else { 0 };
+        Ok(in_a_row > 5)
+    })?;
+    let mut client = Client::connect(&gateway)?;
+    for (said, expected) in [
+        (None, "stable"),
+        (Some("canary"), "canary"),
+        (Some("other"), "stable"),
+    ] {
+        for _ in 0..20 {
+            let request = match said {
+                Some(said) => sms().header("x-app-version", said),
+                None => sms(),
+            };
+            let found = version(&client.send(&request)?)?;
+            ensure!(found == expected, "{said:?} leads to {found}");
+        }
+    }
+    Ok(format!(
+        "{what}, FAIL_OPEN: all are served, by the version they say, else the baseline; the tiers agree"
+    ))
+}
+
+fn restore(cluster: &mut dyn Cluster) -> Result<()> {
+    cluster.apply(&Changes::default())?;
+    crate::traffic::wait_until_restored(cluster)
+}
