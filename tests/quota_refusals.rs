@@ -79,7 +79,7 @@ fn a_refusal_explains_itself() {
     assert_eq!(problem["retryAfter"], wait);
     // It is an answer of the rollout like any other.
     assert!(header("set-cookie").starts_with("app-version="));
-    assert_eq!(header("cache-control"), "private");
+    assert_eq!(header("cache-control"), "no-store");
 
     let head = gateway.send(&Request::new("HEAD", "/sms").header("X-User", "alice"));
     assert_eq!((head.status, head.body.len()), (429, 0));
@@ -98,6 +98,18 @@ fn grpc_callers_learn_that_their_resources_are_exhausted() {
     let message = response.headers.get("grpc-message").unwrap_or_default();
     assert!(message.contains("per-user"), "{message}");
     assert!(response.headers.get("retry-after").is_some());
+
+    // What only looks like gRPC is answered as HTTP.
+    for content in [
+        "application/grpc-web",
+        "application/grpcx",
+        "application/grpc-web+proto",
+    ] {
+        let call = Request::post("/sms.Checker/Check", "")
+            .header("X-User", "alice")
+            .header("Content-Type", content);
+        assert_eq!(gateway.send(&call).status, 429, "{content}");
+    }
 }
 
 #[test]
@@ -223,4 +235,29 @@ fn a_host_that_fails_costs_a_count_and_no_request() {
         .filter(|_| refused(&plugin, "alice").is_none())
         .count();
     assert_eq!(admitted, 10);
+}
+
+#[test]
+fn a_push_frees_what_a_quota_held_that_is_gone() {
+    let module = Module::filter().expect("the filter");
+    let world = World::new();
+    let vm = Vm::start(&module, &world, VmOptions::default()).expect("a VM");
+    let held = || {
+        let shared = world.shared().into_iter();
+        let states = shared.filter(|(name, _)| name.contains("/quota/"));
+        states.map(|(_, value)| value.len()).sum::<usize>()
+    };
+    let plugin = configure(&vm, &per_user(json!({})).to_string());
+    for n in 0..100 {
+        assert!(refused(&plugin, &format!("user-{n}")).is_none());
+    }
+    let before = held();
+    assert!(before > 100 * 25);
+    configure(&vm, &per_user(json!({ "limit": 20 })).to_string());
+    assert_eq!(held(), before, "another limit has use for it");
+    configure(
+        &vm,
+        &per_user(json!({ "algorithm": "bucket", "burst": 1 })).to_string(),
+    );
+    assert_eq!(held(), 0);
 }

@@ -22,9 +22,6 @@ pub enum Role {
 }
 
 impl Role {
-    /// All of them.
-    pub const ALL: [Self; 4] = [Self::Gateway, Self::Outbound, Self::Inbound, Self::Shadow];
-
     /// As on the command line.
     pub fn name(self) -> &'static str {
         match self {

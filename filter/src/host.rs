@@ -99,7 +99,7 @@ pub(crate) fn remove_header(map: MapType, name: &str) {
 
 /// A value that all workers of this Envoy share.
 pub(crate) fn shared(key: &str) -> Option<Vec<u8>> {
-    // The ABI cannot delete; an empty value is one that was removed.
+    // An empty value is one that was cleared.
     shared_for_swap(key).0.filter(|value| !value.is_empty())
 }
 
@@ -120,6 +120,11 @@ pub(crate) fn swap_shared(key: &str, value: &[u8], token: u32) -> bool {
 /// Sets a value that all workers of this Envoy share, whatever it was.
 pub(crate) fn set_shared(key: &str, value: &[u8]) -> Result<(), Status> {
     hostcalls::set_shared_data(key, Some(value), None)
+}
+
+/// Frees a value that all workers of this Envoy share. The ABI cannot delete; its name stays.
+pub(crate) fn clear_shared(key: &str) {
+    let _ = set_shared(key, b"");
 }
 
 /// Defines a metric; workers and plugins that define the same name share it.

@@ -10,6 +10,7 @@ use lanekeeper_policy::Policy;
 
 use crate::host::{self, LogLevel};
 use crate::plugin::InForce;
+use crate::quota;
 
 thread_local! {
     /// By the plugin's name; a VM has few.
@@ -18,6 +19,9 @@ thread_local! {
 
 /// Keeps a policy that was found good, compiled and as it was written.
 pub(crate) fn keep(plugin: &str, text: &[u8], policy: &Rc<InForce>) {
+    if let Some(before) = here(plugin) {
+        quota::clear(&before, policy);
+    }
     keep_here(plugin, policy);
     if host::set_shared(&key(plugin), text).is_err() {
         host::log(
@@ -29,14 +33,19 @@ pub(crate) fn keep(plugin: &str, text: &[u8], policy: &Rc<InForce>) {
 
 /// The last policy of a plugin that was found good; the one that decides nothing if there is none.
 pub(crate) fn in_force(plugin: &str, put: impl FnOnce(Policy) -> Rc<InForce>) -> Rc<InForce> {
-    let of_plugin = |(name, _): &&(String, Rc<InForce>)| name == plugin;
-    let here = |kept: &Vec<_>| kept.iter().find(of_plugin).map(|(_, here)| Rc::clone(here));
-    if let Some(here) = HERE.with_borrow(here) {
+    if let Some(here) = here(plugin) {
         return here;
     }
     let found = put(shared(plugin).unwrap_or_else(Policy::pass_through));
     keep_here(plugin, &found);
     found
+}
+
+fn here(plugin: &str) -> Option<Rc<InForce>> {
+    HERE.with_borrow(|kept| {
+        let mut of_plugin = kept.iter().filter(|(name, _)| name == plugin);
+        of_plugin.next().map(|(_, here)| Rc::clone(here))
+    })
 }
 
 fn keep_here(plugin: &str, policy: &Rc<InForce>) {

@@ -3,6 +3,7 @@
 use lanekeeper_policy::{Headers, Host, Judge, Refusal};
 
 use crate::host;
+use crate::plugin::InForce;
 
 /// The judge of a plugin. States lie under its name, so that two plugins of one Envoy do not count
 /// into each other's; and outlive its configurations.
@@ -41,13 +42,27 @@ impl Host for Workers {
     }
 }
 
+/// Frees what the quotas of a plugin hold that its next policy has no use for.
+pub(crate) fn clear(before: &InForce, next: &InForce) {
+    let Ok(judge) = before.judge.try_borrow() else {
+        return;
+    };
+    for quota in before.policy.quotas_gone_in(&next.policy) {
+        for place in judge.places(quota) {
+            if host::shared(&place).is_some() {
+                host::clear_shared(&place);
+            }
+        }
+    }
+}
+
 /// Tells a client that a quota refuses its request.
 pub(crate) fn refuse(refusal: &Refusal<'_>, request: Headers<'_>) {
     let headers = refusal.headers();
     let headers = headers.iter().map(|(name, value)| (*name, value.as_str()));
-    let grpc = request
-        .first("content-type")
-        .is_some_and(|value| value.starts_with(b"application/grpc"));
+    // As Envoy sees it; gRPC-Web, for one, is not gRPC.
+    let content = request.first("content-type").unwrap_or_default();
+    let grpc = content == b"application/grpc" || content.starts_with(b"application/grpc+");
     if grpc {
         let metadata = headers.map(|(name, value)| (name, value.as_bytes()));
         host::refuse_grpc(&refusal.detail(), metadata.collect());

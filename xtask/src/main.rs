@@ -1,5 +1,6 @@
 //! The project's tasks: `cargo xtask`.
 
+mod bench;
 mod demo;
 mod dist;
 mod test;
@@ -19,6 +20,7 @@ struct Args {
 
 #[derive(Subcommand)]
 enum Task {
+    Bench(bench::Args),
     Demo(demo::Args),
     Dist(dist::Args),
     Test(test::Args),
@@ -26,6 +28,7 @@ enum Task {
 
 fn main() -> ExitCode {
     let done = match Args::parse().task {
+        Task::Bench(args) => bench::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::Test(args) => test::run(&args),

@@ -60,6 +60,14 @@ impl HostPattern {
         }
     }
 
+    /// What tells it from other patterns.
+    pub(crate) fn text(&self) -> &str {
+        match self {
+            Self::Exact(text) | Self::Suffix(text) | Self::Service(text) => text,
+            Self::Any => "*",
+        }
+    }
+
     /// More specific patterns come first: exact names, then longer suffixes, then `*`.
     pub(crate) fn specificity(&self) -> (u8, usize) {
         match self {

@@ -196,6 +196,13 @@ impl Policy {
         &self.quotas
     }
 
+    /// The quotas whose states are of no use to `next`.
+    pub fn quotas_gone_in<'p>(&'p self, next: &'p Self) -> impl Iterator<Item = &'p Quota> {
+        let place = |quota: &Quota| quota.place_name("", 'k', 0);
+        let gone = move |quota: &&Quota| !next.quotas.iter().any(|new| place(new) == place(quota));
+        self.quotas.iter().filter(gone)
+    }
+
     /// What the plugin does in a sidecar.
     pub fn sidecar(&self) -> Option<&Sidecar> {
         self.sidecar.as_ref()
@@ -205,6 +212,16 @@ impl Policy {
     pub fn rollout_of(&self, authority: &[u8], target: &[u8]) -> Option<&Rollout> {
         let index = self.find(authority, &path::normalise(target))?;
         self.rollouts.get(index)
+    }
+
+    /// What the policy calls a host: its name, the pattern it belongs to, or nothing. A client can
+    /// make up a name for each request; it cannot make up one that the policy knows.
+    pub(crate) fn host_named<'p>(&'p self, quota: &'p Quota, host: &[u8]) -> &'p str {
+        let of_rollouts = self.routes.iter().map(|route| &route.host);
+        let patterns = of_rollouts.chain(&quota.matches.hosts);
+        let known = patterns.filter(|pattern| pattern.matches(host));
+        let best = known.max_by_key(|pattern| pattern.specificity());
+        best.map_or("", HostPattern::text)
     }
 
     /// The rollout of a request, as its index: the best host first, then the longest path prefix

@@ -484,10 +484,10 @@ fn a_quota_says_every_fault() {
             "quotas[0].burst: 5: nothing without algorithm: bucket",
             "quotas[1].key: []: at least one of user, path, address, header:<name>",
             r#"quotas[2].match.hosts[0]: "a.*": a host name, *.suffix or * (name.* is for sidecars)"#,
-            "quotas[2].capacity: 0: a whole number from 1 to 671088 (25 bytes for each, maxMemory 16777216)",
+            "quotas[2].capacity: 0: a whole number from 1 to 493447 (maxMemory is 16777216 bytes)",
             "quotas[3].burst: missing: a whole number from 1 to the limit, 100",
             "quotas[4].burst: 101: a whole number from 1 to the limit, 100",
-            "quotas[4].capacity: 1000000: a whole number from 1 to 671088 (25 bytes for each, maxMemory 16777216)",
+            "quotas[4].capacity: 1000000: a whole number from 1 to 493447 (maxMemory is 16777216 bytes)",
         ]
     );
 }

@@ -21,7 +21,19 @@ pub fn filter_wasm() -> Result<PathBuf> {
     once("filter", || {
         ensure_target(WASM_TARGET)?;
         process::run(&mut filter_command(), "Building the filter")?;
-        Ok(target_dir().join(WASM_TARGET).join("wasm/lanekeeper.wasm"))
+        Ok(module("lanekeeper"))
+    })
+}
+
+/// A compiled filter that does nothing, built if it is not fresh.
+pub fn empty_filter_wasm() -> Result<PathBuf> {
+    once("empty filter", || {
+        ensure_target(WASM_TARGET)?;
+        process::run(
+            &mut wasm_command("empty-filter"),
+            "Building an empty filter",
+        )?;
+        Ok(module("empty_filter"))
     })
 }
 
@@ -36,17 +48,7 @@ pub fn service_binary(name: &str) -> Result<PathBuf> {
 
 /// The cargo command of [`filter_wasm`], for those who want to see its output.
 pub fn filter_command() -> Command {
-    let mut command = cargo_build();
-    command.args(["--package=lanekeeper-filter", "--profile=wasm"]);
-    command.args(["--target", WASM_TARGET]);
-    // Messages name the files of libraries: not by the home of whoever builds, so that the same
-    // source is the same module everywhere.
-    if let Some(home) = cargo_home() {
-        let remap = format!("--remap-path-prefix={}=/cargo", home.display());
-        let flags = format!("target.{WASM_TARGET}.rustflags=[{remap:?}]");
-        command.args(["--config", &flags]);
-    }
-    command
+    wasm_command("lanekeeper-filter")
 }
 
 /// The cargo command of [`service_binary`], for those who want to see its output.
@@ -92,9 +94,28 @@ fn once(name: &str, build: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> 
     Ok(path)
 }
 
+fn wasm_command(package: &str) -> Command {
+    let mut command = cargo_build();
+    command.args(["--package", package, "--profile=wasm"]);
+    command.args(["--target", WASM_TARGET]);
+    // Messages name the files of libraries: not by the home of whoever builds, so that the same
+    // source is the same module everywhere.
+    if let Some(home) = cargo_home() {
+        let remap = format!("--remap-path-prefix={}=/cargo", home.display());
+        let flags = format!("target.{WASM_TARGET}.rustflags=[{remap:?}]");
+        command.args(["--config", &flags]);
+    }
+    command
+}
+
 fn cargo_home() -> Option<PathBuf> {
     let set = std::env::var_os("CARGO_HOME").map(PathBuf::from);
     set.or_else(|| Some(std::env::home_dir()?.join(".cargo")))
+}
+
+fn module(name: &str) -> PathBuf {
+    let dir = target_dir().join(WASM_TARGET).join("wasm");
+    dir.join(name).with_extension("wasm")
 }
 
 fn cargo_build() -> Command {

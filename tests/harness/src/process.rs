@@ -169,11 +169,12 @@ impl Process {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        // The watchdog goes first: once the child is reaped, its id may belong
-        // to somebody else.
+        // Should we be ended in the midst of this, the child is either killed
+        // already or still watched. The watchdog goes before the child is reaped:
+        // then its id may belong to somebody else.
+        let _ = self.child.kill();
         let _ = self.watchdog.kill();
         let _ = self.watchdog.wait();
-        let _ = self.child.kill();
         let _ = self.child.wait();
         if thread::panicking() {
             eprintln!(

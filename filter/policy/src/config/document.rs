@@ -136,11 +136,11 @@ object! {
         path_templates: Vec<PathPrefix> = Vec::new(),
         /// For a key with `user`, what happens to users whom no trusted identity names: `address` counts them by client address, `skip` does not count them. Default: `address`.
         on_anonymous: OnAnonymous = OnAnonymous::Address,
-        /// For how many keys there is room. Default: 131072, or as many as `maxMemory` has room for.
+        /// For about how many keys there is room. Default: as many as `maxMemory` has room for.
         capacity: Option<u32>,
-        /// The most memory that the states may take, in each Envoy. Default: `16Mi`.
+        /// The most memory that the states may take in each Envoy; their names take some more. Default: `16Mi`.
         max_memory: Memory = Memory(16 << 20),
-        /// What happens to a key for which there is no room. `shared`: all new keys of an address block (/24, /64) together have one more limit. `allow`, `deny`. Default: `shared`.
+        /// What happens to a key for which there is no room. `shared`: all new keys of an address block (/24, /48) together have one more limit. `allow`, `deny`. Default: `shared`.
         on_overflow: OnOverflow = OnOverflow::Shared,
         /// What happens when other workers change a state again and again. Default: `deny`.
         on_contention: OnContention = OnContention::Deny,

@@ -7,13 +7,11 @@ use super::document::{AlgorithmName, Memory, QuotaDocument};
 use super::fault::Faults;
 use crate::quota::algorithm::{Algorithm, MAX_WINDOW, SECOND};
 use crate::quota::key::Part;
-use crate::quota::place::{Room, size};
-use crate::quota::{Match, Quota};
+use crate::quota::place::size;
+use crate::quota::{Match, Quota, Table};
 
-/// Keys that there is room for, unless the policy says otherwise.
-const KEYS: usize = 128 << 10;
-/// Keys that share a place, when each has a full state.
-const KEYS_OF_A_PLACE: usize = 32;
+/// Places of a table, unless the policy says how many keys there are.
+const MOST_PLACES: usize = 64 << 10;
 /// The size of a place that is read and written at little cost.
 const PLACE: usize = 4 << 10;
 
@@ -66,7 +64,7 @@ fn quota(document: QuotaDocument, path: &str, faults: &mut Faults) -> Quota {
     } else {
         Algorithm::Window { limit: 1, period }
     };
-    let room = room(
+    let table = table(
         algorithm,
         document.capacity,
         document.max_memory,
@@ -99,7 +97,7 @@ fn quota(document: QuotaDocument, path: &str, faults: &mut Faults) -> Quota {
         limit: document.limit,
         period,
         algorithm,
-        room,
+        table,
         enforcement: document.enforcement,
         on_anonymous: document.on_anonymous,
         on_overflow: document.on_overflow,
@@ -153,33 +151,47 @@ fn algorithm(
     }
 }
 
-/// How a quota's table is cut into places. The number of places does not hang on the limit, so that
-/// states outlive a change of it.
-fn room(
+/// How a quota's table is cut into places. Their number does not hang on the limit, so that states
+/// outlive a change of it.
+fn table(
     algorithm: Algorithm,
     capacity: Option<u32>,
     Memory(max): Memory,
     path: &str,
     faults: &mut Faults,
-) -> Room {
-    let state = size(algorithm.words());
+) -> Table {
+    let words = algorithm.words();
     let Some(capacity) = capacity else {
-        let places = (max / PLACE).clamp(1, KEYS / KEYS_OF_A_PLACE);
-        return Room {
-            places: places as u32,
-            bytes: (KEYS_OF_A_PLACE * state).min(max / places),
-        };
+        let places = (max / PLACE).clamp(1, MOST_PLACES) as u32;
+        let room = max / all_places(Table { places, room: 0 });
+        return Table { places, room };
     };
-    let most = max / state;
-    if !(1..=most).contains(&(capacity as usize)) {
-        let allowed =
-            format!("a whole number from 1 to {most} ({state} bytes for each, maxMemory {max})");
-        faults.add(&format!("{path}.capacity"), Value::from(capacity), allowed);
+    let cut = |keys: usize| {
+        let together = (PLACE / size(1, words)).clamp(8, 32).min(keys.max(1));
+        let places = keys.div_ceil(together).max(1);
+        Table {
+            places: places.try_into().unwrap_or(u32::MAX),
+            room: size(keys.div_ceil(places), words),
+        }
+    };
+    let fits = |keys: usize| {
+        let table = cut(keys);
+        all_places(table).saturating_mul(table.room) <= max
+    };
+    let keys = capacity as usize;
+    if keys == 0 || !fits(keys) {
+        let mut most = max / size(1, words);
+        while most > 1 && !fits(most) {
+            most -= most.div_ceil(100);
+        }
+        let allowed = format!("a whole number from 1 to {most} (maxMemory is {max} bytes)");
+        let at = format!("{path}.capacity");
+        faults.add(&at, Value::from(capacity), allowed);
     }
-    let keys = (capacity as usize).clamp(1, most.max(1));
-    let places = (keys / KEYS_OF_A_PLACE).max(1);
-    Room {
-        places: places as u32,
-        bytes: keys.div_ceil(places) * state,
-    }
+    cut(keys)
+}
+
+/// All places of a table: for keys, for address blocks, and one for the rest.
+fn all_places(table: Table) -> usize {
+    table.places as usize + table.blocks() as usize + 1
 }

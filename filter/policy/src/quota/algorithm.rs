@@ -6,8 +6,8 @@
 /// How many requests a key may make in which time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Algorithm {
-    /// Exact: in any window of `period` at most `limit` requests are admitted, and a client that
-    /// keeps the limit is never refused. A word is a [run](Run) of admissions.
+    /// Exact, to 128 ns: in any window of `period` at most `limit` requests are admitted, and a
+    /// client that keeps the limit is never refused. A word is a [run](Run) of admissions.
     Window {
         /// Requests in any window, 1 to 128.
         limit: u32,
@@ -54,8 +54,6 @@ pub struct Step {
     pub verdict: Verdict,
     /// The state afterwards; a refusal changes nothing that counts.
     pub state: Vec<u64>,
-    /// The time the step counts as: the state's newest time where the clock was behind it.
-    pub at: u64,
     /// Whether the state was more than a period ahead of the clock, and therefore forgotten.
     pub reset: bool,
 }
@@ -114,32 +112,34 @@ impl Algorithm {
                     Some(left) => {
                         let remaining = left.checked_div(interval).unwrap_or_default();
                         let remaining = remaining.try_into().unwrap_or(u32::MAX);
-                        (Verdict::Admitted { remaining }, ahead + interval)
+                        (
+                            Verdict::Admitted { remaining },
+                            ahead.saturating_add(interval),
+                        )
                     }
                     None => {
-                        let until = now + (ahead - tolerance);
+                        let until = now.saturating_add(ahead - tolerance);
                         (Verdict::Refused { until }, ahead)
                     }
                 };
                 Step {
                     verdict,
-                    state: vec![now + next],
-                    at: now,
+                    state: vec![now.saturating_add(next)],
                     reset,
                 }
             }
         }
     }
 
-    /// The state without the request that was admitted at `at`.
-    pub fn take_back(&self, state: &[u64], at: u64) -> Vec<u64> {
+    /// The state without a request that was charged, by the last word that this had left behind.
+    pub fn take_back(&self, state: &[u64], charged: u64) -> Vec<u64> {
         let mut state = state.to_vec();
         match *self {
             Self::Window { .. } => {
-                // Where runs were merged, it went into the next later one.
+                // Where runs were merged since, it went into the next later one.
                 let ours = state
                     .iter()
-                    .position(|run| Run(*run).tick() >= at / Run::GRAIN);
+                    .position(|run| Run(*run).tick() >= Run(charged).tick());
                 if let Some(index) = ours
                     && let Some(word) = state.get_mut(index)
                 {
@@ -151,26 +151,35 @@ impl Algorithm {
                     }
                 }
             }
+            // Of a bucket that was charged again, nobody can say how much of ours had leaked out.
             Self::Bucket { interval, .. } => {
-                for theirs in &mut state {
-                    *theirs = theirs.saturating_sub(interval);
+                for arrival in state.iter_mut().filter(|arrival| **arrival == charged) {
+                    *arrival = arrival.saturating_sub(interval);
                 }
             }
         }
         state
     }
 
-    /// Whether a state makes a difference to what comes at `now` or later.
-    pub(crate) fn restricts(&self, state: &[u64], now: u64) -> bool {
-        let newest = state.last().copied().unwrap_or_default();
+    /// Whether a state with this newest word makes a difference to what comes at `now` or later.
+    pub(crate) fn restricts(&self, newest: u64, now: u64) -> bool {
+        let until = self.restricts_until(newest);
         // What is further ahead than a state can be is the trace of a wrong clock.
+        let furthest = match *self {
+            Self::Window { period, .. } => period.saturating_mul(2),
+            Self::Bucket { .. } => self.furthest(),
+        };
+        until > now && until <= now.saturating_add(furthest)
+    }
+
+    /// When a state with this newest word stops to make a difference.
+    pub(crate) fn restricts_until(&self, newest: u64) -> u64 {
         match *self {
             Self::Window { period, .. } => {
-                let (newest, now) = (Run(newest).tick(), now / Run::GRAIN);
-                let period = period / Run::GRAIN;
-                newest.saturating_add(period) > now && newest <= now.saturating_add(period)
+                let ticks = Run(newest).tick().saturating_add(period / Run::GRAIN);
+                ticks.saturating_mul(Run::GRAIN)
             }
-            Self::Bucket { .. } => newest > now && newest - now <= self.furthest(),
+            Self::Bucket { .. } => newest,
         }
     }
 
@@ -213,10 +222,10 @@ impl Algorithm {
     }
 
     /// Tells the states of one algorithm from those of another.
-    pub(crate) fn kind(&self) -> u8 {
+    pub(crate) fn kind(&self) -> char {
         match self {
-            Self::Window { .. } => 1,
-            Self::Bucket { .. } => 2,
+            Self::Window { .. } => 'w',
+            Self::Bucket { .. } => 'l',
         }
     }
 }
@@ -260,7 +269,6 @@ fn window(limit: u32, period: u64, state: &[u64], now: u64) -> Step {
     Step {
         verdict,
         state,
-        at: now * Run::GRAIN,
         reset,
     }
 }

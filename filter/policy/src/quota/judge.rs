@@ -5,12 +5,10 @@
 //! States lie in shared values that several workers change at a time. A value is only replaced if
 //! it is still the one that was read (compare and swap), so that no admission is lost.
 
-use std::fmt::Write;
-
 use super::Quota;
 use super::algorithm::{SECOND, Verdict};
 use super::key::{self, Address, Fingerprint, Part};
-use super::place::{Place, Room};
+use super::place::Place;
 use super::refusal::Refusal;
 use crate::config::document::{Enforcement, OnAnonymous, OnContention, OnOverflow};
 use crate::decide::{Outcome, Request, is_preflight};
@@ -24,6 +22,9 @@ const ATTEMPTS: usize = 32;
 /// How long a refusal may be repeated without a look at the shared state, which moves back only
 /// when a charge is taken back.
 const BELIEVED: u64 = SECOND;
+
+/// How many refusals are remembered.
+const REMEMBERED: usize = 256;
 
 /// What quotas need of the host.
 pub trait Host {
@@ -45,7 +46,8 @@ pub struct Judgement {
     pub quota: usize,
     /// What came of it; `None` for a request that another quota refused.
     pub count: Option<Count>,
-    /// Judged by the state that newcomers share, as there was no room for another key.
+    /// There was no room for the key, or too little to note all that it did: it was judged by the
+    /// state that newcomers share, or more strictly than the quota says.
     pub overflow: bool,
     /// Judged by `onContention`, as other workers changed the state again and again.
     pub contended: bool,
@@ -60,7 +62,7 @@ pub enum Count {
     Admitted,
     /// It was refused.
     Refused,
-    /// It was let through, as the quota only observes.
+    /// It would have been refused, but the quota only observes.
     Observed,
 }
 
@@ -101,12 +103,10 @@ struct Remembered {
     key: Fingerprint,
     until: u64,
     since: u64,
-    overflow: bool,
 }
 
 /// A quota and a request that it is for.
 struct Case<'p> {
-    index: usize,
     quota: &'p Quota,
     key: Fingerprint,
     tested: Tested,
@@ -114,23 +114,25 @@ struct Case<'p> {
 }
 
 enum Tested {
-    /// There is room for one more, charged in this seat.
+    /// There is room for one more, in this seat.
     Free(Seat),
+    /// The request has taken this seat.
+    Charged(Seat),
     /// There is room for one more, and nowhere to note it.
     Uncounted,
     Refused(u64),
-    /// Charged at this place and time.
-    Charged(String, Room, Fingerprint, u64),
 }
 
-/// A place in which a key was charged, not yet stored.
+/// A place, as it was read, and the key looked for in it.
 struct Seat {
     name: String,
     token: u32,
     place: Place,
-    room: Room,
     key: Fingerprint,
-    at: u64,
+    /// The last word of the key's state, when it is charged.
+    charged: u64,
+    /// Other places that the decision rests on, as they were read.
+    relies_on: Vec<(String, u32)>,
 }
 
 /// Where the state of a key is kept: in its own name; with those of its address block, when there
@@ -142,26 +144,24 @@ enum Level {
     Rest,
 }
 
-impl Level {
-    fn below(self) -> Option<Self> {
-        match self {
-            Self::Own => Some(Self::Block),
-            Self::Block => Some(Self::Rest),
-            Self::Rest => None,
-        }
-    }
-}
-
 impl Judge {
     /// Keeps states under names that begin with `prefix`; keys are hashed with `seed`, which all
     /// who share the states must know and nobody else.
     pub fn new(prefix: String, seed: [u8; 16]) -> Self {
-        const REMEMBERED: usize = 256;
         Self {
             prefix,
             seed,
             refused: vec![None; REMEMBERED],
         }
+    }
+
+    /// The names of all shared values that a quota may have.
+    pub fn places<'a>(&'a self, quota: &'a Quota) -> impl Iterator<Item = String> + 'a {
+        let table = quota.table;
+        let marks = [('k', table.places), ('b', table.blocks()), ('r', 1)];
+        marks.into_iter().flat_map(move |(mark, places)| {
+            (0..places).map(move |number| quota.place_name(&self.prefix, mark, number))
+        })
     }
 
     /// Judges a request at `now`, in nanoseconds since 1970-01-01 UTC, and charges the quotas.
@@ -188,16 +188,16 @@ impl Judge {
             _ => None,
         };
         if !cases.iter().any(|case| refuses(case).is_some()) {
-            let mut charged = 0;
+            let mut spent = false;
             for case in &mut cases {
                 trial.charge(case);
-                charged += 1;
-                if refuses(case).is_some() {
+                spent = refuses(case).is_some();
+                if spent {
                     break;
                 }
             }
-            if cases.iter().any(|case| refuses(case).is_some()) {
-                for case in cases.iter().take(charged) {
+            if spent {
+                for case in &mut cases {
                     trial.take_back(case);
                 }
             }
@@ -266,17 +266,17 @@ impl Trial<'_> {
                     Part::Path => {
                         let like = |template: &&String| key::is_like(&path, template);
                         let template = quota.templates.iter().find(like);
-                        hash.path(authority, template.map_or(&path, String::as_bytes));
+                        let host = policy.host_named(quota, authority);
+                        hash.path(host, template.map_or(&path, String::as_bytes));
                     }
                     Part::Address => hash.address(self.address()),
-                    Part::Header(name) => hash.header(headers.all(name)),
+                    Part::Header(name) => hash.header(headers.once(name)),
                 }
             }
             if skip {
                 continue;
             }
             cases.push(Case {
-                index,
                 quota,
                 key: hash.finish(),
                 tested: Tested::Uncounted,
@@ -302,130 +302,113 @@ impl Trial<'_> {
     }
 
     fn test(&mut self, case: &mut Case<'_>) {
-        let now = self.now;
-        let memory = self
-            .judge
-            .refused
-            .get(slot_of(&case.key))
-            .cloned()
-            .flatten();
-        let still = |known: &Remembered| {
-            known.quota == case.index
+        let (now, quota) = (self.now, case.judgement.quota);
+        let at = slot_of(quota, &case.key);
+        let still = |known: &&Remembered| {
+            known.quota == quota
                 && known.key == case.key
                 && known.until > now
                 && now
                     .checked_sub(known.since)
                     .is_some_and(|age| age < BELIEVED)
         };
+        let memory = self.judge.refused.get(at).and_then(Option::as_ref);
         if let Some(known) = memory.filter(still) {
-            case.judgement.overflow = known.overflow;
             case.tested = Tested::Refused(known.until);
             return;
         }
-        case.tested = self.sit(case, Level::Own);
+        case.tested = self.sit(case);
+        // What refuses a newcomer without room is not its own state.
         if let Tested::Refused(until) = case.tested
-            && let Some(memory) = self.judge.refused.get_mut(slot_of(&case.key))
+            && !case.judgement.overflow
+            && let Some(memory) = self.judge.refused.get_mut(at)
         {
             *memory = Some(Remembered {
-                quota: case.index,
+                quota,
                 key: case.key,
                 until,
                 since: now,
-                overflow: case.judgement.overflow,
             });
         }
     }
 
-    /// Reads the state of a key, and charges it in memory.
-    fn sit(&mut self, case: &mut Case<'_>, level: Level) -> Tested {
-        let Found {
-            name,
-            token,
-            mut place,
-            room,
-            key,
-        } = self.find(case, level);
-        let (now, algorithm) = (self.now, &case.quota.algorithm);
-        let below = level
-            .below()
-            .filter(|_| place.was_crowded(now, case.quota.period));
-        let state = match (place.state(&key), below) {
-            (Some(state), _) => state,
-            (None, None) => Vec::new(),
-            (None, Some(below)) if !place.has_room(now) => {
+    /// Finds the seat of a key, and charges it in memory.
+    fn sit(&mut self, case: &mut Case<'_>) -> Tested {
+        let (now, quota) = (self.now, case.quota);
+        let shared = quota.on_overflow == OnOverflow::Shared;
+        let mut relies_on = Vec::new();
+        let mut seat: Option<Seat> = None;
+        let mut state = Vec::new();
+        case.judgement.overflow = false;
+        for level in [Level::Own, Level::Block, Level::Rest] {
+            let mut found = self.find(case, level);
+            let known = found.place.state(&found.key);
+            let crowded = found.place.was_crowded(now, quota.period);
+            let sits = seat.is_none()
+                && (known.is_some() || found.place.make_room(now) || level == Level::Rest);
+            if level == Level::Own && !sits {
                 case.judgement.overflow = true;
-                return match case.quota.on_overflow {
-                    OnOverflow::Shared => self.sit(case, below),
-                    OnOverflow::Allow => Tested::Uncounted,
-                    OnOverflow::Deny => Tested::Refused(now),
-                };
+                match quota.on_overflow {
+                    OnOverflow::Shared => {}
+                    OnOverflow::Allow => return Tested::Uncounted,
+                    OnOverflow::Deny => {
+                        return Tested::Refused(found.place.next_room().unwrap_or(now));
+                    }
+                }
             }
-            // It may have been admitted while there was no room for it.
-            (None, Some(below)) => match case.quota.on_overflow {
-                OnOverflow::Shared => self.inherited(case, below),
-                OnOverflow::Allow | OnOverflow::Deny => Vec::new(),
-            },
+            // Who has no state here may have been admitted while there was no room, below.
+            let last = known.is_some() || !crowded || !shared;
+            state = known.unwrap_or_default();
+            if sits {
+                seat = Some(found);
+            } else {
+                relies_on.push((found.name, found.token));
+            }
+            if last {
+                break;
+            }
+        }
+        let Some(mut seat) = seat else {
+            return Tested::Uncounted;
         };
-        let step = algorithm.step(&state, now);
+        let step = quota.algorithm.step(&state, now);
         case.judgement.reset |= step.reset;
         match step.verdict {
             Verdict::Refused { until } => Tested::Refused(until),
             Verdict::Admitted { .. } => {
-                place.put(&key, step.state, now);
-                Tested::Free(Seat {
-                    name,
-                    token,
-                    place,
-                    room,
-                    key,
-                    at: step.at,
-                })
+                seat.charged = step.state.last().copied().unwrap_or_default();
+                seat.relies_on = relies_on;
+                let whole = seat.place.put(&seat.key, step.state, now);
+                case.judgement.overflow |= !whole;
+                Tested::Free(seat)
             }
         }
     }
 
-    /// What was counted for a key at the levels below its own.
-    fn inherited(&mut self, case: &mut Case<'_>, level: Level) -> Vec<u64> {
-        let Found { place, key, .. } = self.find(case, level);
-        match (place.state(&key), level.below()) {
-            (Some(state), _) => state,
-            (None, Some(below)) if place.was_crowded(self.now, case.quota.period) => {
-                self.inherited(case, below)
-            }
-            (None, _) => Vec::new(),
-        }
-    }
-
-    fn find(&mut self, case: &mut Case<'_>, level: Level) -> Found {
-        let own = case.quota.room;
-        let (mark, key, room) = match level {
-            Level::Own => ("", case.key, own),
+    fn find(&mut self, case: &mut Case<'_>, level: Level) -> Seat {
+        let table = case.quota.table;
+        let (mark, key, places) = match level {
+            Level::Own => ('k', case.key, table.places),
             Level::Block => {
                 let mut hash = key::Hash::new(&self.judge.seed);
                 hash.address(self.address().block());
-                let places = (own.places / 16).max(1);
-                ("block-", hash.finish(), Room { places, ..own })
+                ('b', hash.finish(), table.blocks())
             }
-            Level::Rest => ("rest-", Fingerprint::default(), Room { places: 1, ..own }),
+            Level::Rest => ('r', Fingerprint::default(), 1),
         };
         let [a, b, c, d, ..] = key;
-        let place = u32::from_le_bytes([a, b, c, d]) % room.places.max(1);
-        let mut name = String::with_capacity(self.judge.prefix.len() + case.quota.name.len() + 16);
-        name.push_str(&self.judge.prefix);
-        name.push_str(&case.quota.name);
-        name.push('/');
-        name.push_str(mark);
-        // Writing to a string does not fail.
-        let _ = write!(name, "{place:x}");
+        let number = u32::from_le_bytes([a, b, c, d]) % places.max(1);
+        let name = case.quota.place_name(&self.judge.prefix, mark, number);
         let (value, token) = self.host.get(&name);
-        let place = Place::read(value, room, case.quota.algorithm);
+        let place = Place::read(value, case.quota.algorithm, table.room);
         case.judgement.reset |= place.reset();
-        Found {
+        Seat {
             name,
             token,
             place,
-            room,
             key,
+            charged: 0,
+            relies_on: Vec::new(),
         }
     }
 
@@ -436,53 +419,55 @@ impl Trial<'_> {
                 return;
             };
             if self.host.set(&seat.name, seat.place.bytes(), seat.token) {
-                let (name, room, key, at) = (seat.name.clone(), seat.room, seat.key, seat.at);
-                case.tested = Tested::Charged(name, room, key, at);
-                return;
+                // Of two workers that decide by the same places and store in different ones, at
+                // least one sees here what the other did.
+                let mut others = seat.relies_on.iter();
+                let still = others.all(|(name, token)| self.host.get(name).1 == *token);
+                if let Tested::Free(seat) = std::mem::replace(&mut case.tested, Tested::Uncounted) {
+                    case.tested = Tested::Charged(seat);
+                }
+                if still {
+                    return;
+                }
+                self.take_back(case);
             }
-            case.judgement.overflow = false;
-            case.tested = self.sit(case, Level::Own);
+            case.tested = self.sit(case);
         }
-        if let Tested::Free(_) = case.tested {
-            case.judgement.contended = true;
-            case.tested = match case.quota.on_contention {
-                OnContention::Deny => Tested::Refused(self.now),
-                OnContention::Allow => Tested::Uncounted,
-            };
+        if !matches!(case.tested, Tested::Free(_)) {
+            return;
         }
+        case.judgement.contended = true;
+        case.tested = match case.quota.on_contention {
+            OnContention::Deny => Tested::Refused(self.now),
+            OnContention::Allow => Tested::Uncounted,
+        };
     }
 
     /// Takes a charge back. Should all races be lost, the key has one request less for a period.
-    fn take_back(&mut self, case: &Case<'_>) {
-        let Tested::Charged(name, room, key, at) = &case.tested else {
+    fn take_back(&mut self, case: &mut Case<'_>) {
+        let Tested::Charged(seat) = &case.tested else {
             return;
         };
-        let algorithm = case.quota.algorithm;
+        let Quota {
+            algorithm, table, ..
+        } = case.quota;
         for _ in 0..ATTEMPTS {
-            let (value, token) = self.host.get(name);
-            let mut place = Place::read(value, *room, algorithm);
-            let Some(state) = place.state(key) else {
+            let (value, token) = self.host.get(&seat.name);
+            let mut place = Place::read(value, *algorithm, table.room);
+            let Some(state) = place.state(&seat.key) else {
                 return;
             };
-            place.put(key, algorithm.take_back(&state, *at), self.now);
-            if self.host.set(name, place.bytes(), token) {
+            let state = algorithm.take_back(&state, seat.charged);
+            place.put(&seat.key, state, self.now);
+            if self.host.set(&seat.name, place.bytes(), token) {
                 return;
             }
         }
     }
 }
 
-/// A place as it was read.
-struct Found {
-    name: String,
-    token: u32,
-    place: Place,
-    room: Room,
-    key: Fingerprint,
-}
-
 /// Where a refusal is remembered.
-fn slot_of(key: &Fingerprint) -> usize {
+fn slot_of(quota: usize, key: &Fingerprint) -> usize {
     let [.., last] = key;
-    usize::from(*last)
+    (usize::from(*last) ^ quota.wrapping_mul(37)) % REMEMBERED
 }

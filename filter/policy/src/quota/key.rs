@@ -17,7 +17,7 @@ pub(crate) enum Part {
     Path,
     /// The address of the client.
     Address,
-    /// The values of a header.
+    /// The value of a header that is present exactly once.
     Header(String),
 }
 
@@ -47,11 +47,13 @@ impl Address {
         }
     }
 
-    /// The block it is counted in when there is no room for each: /24, /64.
+    /// The block it is counted in when there is no room for each: /24, and /48, which is what one
+    /// site has (RFC 6177).
     pub(crate) fn block(self) -> Self {
         match self {
             Self::V4([a, b, c, _]) => Self::V4([a, b, c, 0]),
-            other => other,
+            Self::V6([a, b, c, d, e, f, _, _]) => Self::V6([a, b, c, d, e, f, 0, 0]),
+            Self::Other => Self::Other,
         }
     }
 
@@ -81,17 +83,16 @@ impl Hash {
         self.part(b'a', address.bytes());
     }
 
-    /// Host names have no case (RFC 9110, 4.2.3).
-    pub(crate) fn path(&mut self, host: &[u8], path: &[u8]) {
-        self.part(b'h', &host.to_ascii_lowercase());
+    pub(crate) fn path(&mut self, host: &str, path: &[u8]) {
+        self.part(b'h', host.as_bytes());
         self.part(b'p', path);
     }
 
-    pub(crate) fn header<'a>(&mut self, values: impl Iterator<Item = &'a [u8]>) {
-        for value in values {
-            self.part(b'v', value);
+    pub(crate) fn header(&mut self, value: Option<&[u8]>) {
+        match value {
+            Some(value) => self.part(b'v', value),
+            None => self.part(b'n', b""),
         }
-        self.part(b'e', b"");
     }
 
     fn part(&mut self, tag: u8, bytes: &[u8]) {

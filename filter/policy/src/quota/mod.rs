@@ -11,7 +11,6 @@ use crate::host::HostPattern;
 use crate::path;
 use algorithm::Algorithm;
 use key::Part;
-use place::Room;
 
 /// One quota of a policy.
 #[derive(Clone, Debug)]
@@ -24,11 +23,27 @@ pub struct Quota {
     /// Nanoseconds.
     pub(crate) period: u64,
     pub(crate) algorithm: Algorithm,
-    pub(crate) room: Room,
+    pub(crate) table: Table,
     pub(crate) enforcement: Enforcement,
     pub(crate) on_anonymous: OnAnonymous,
     pub(crate) on_overflow: OnOverflow,
     pub(crate) on_contention: OnContention,
+}
+
+/// How the states of a quota are laid out.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Table {
+    /// How many places there are for keys.
+    pub(crate) places: u32,
+    /// How many bytes each may have.
+    pub(crate) room: usize,
+}
+
+impl Table {
+    /// How many places there are for the address blocks of keys that found no room.
+    pub(crate) fn blocks(&self) -> u32 {
+        (self.places / 16).max(1)
+    }
 }
 
 /// Which requests a quota is for; an empty list stands for all.
@@ -72,6 +87,13 @@ impl Quota {
             Part::Address => "address".to_owned(),
             Part::Header(name) => format!("header:{name}"),
         })
+    }
+
+    /// The name of a shared value. What is counted otherwise, or cut otherwise into places, lies
+    /// elsewhere: two configurations may be in force at a time, while connections drain.
+    pub(crate) fn place_name(&self, prefix: &str, mark: char, number: u32) -> String {
+        let (kind, places) = (self.algorithm.kind(), self.table.places);
+        format!("{prefix}{}/{kind}{places:x}{mark}{number:x}", self.name)
     }
 
     /// Whether a request is one of those that the quota counts; `path` is in normal form.

@@ -7,55 +7,47 @@
 use super::algorithm::Algorithm;
 use super::key::Fingerprint;
 
-/// Format, algorithm, number of places of the table, last time the place was crowded.
-const HEADER: usize = 1 + 1 + 4 + 8;
+/// Format, and the last time the place was crowded.
+const HEADER: usize = 1 + 8;
 const FORMAT: u8 = 1;
 /// A key before its words: fingerprint and number of words.
 const KEY: usize = 16 + 1;
 const WORD: usize = 8;
 
-/// The bytes that a state of so many words takes.
-pub(crate) const fn size(words: usize) -> usize {
-    KEY + WORD * words
-}
-
-/// What a place must know of its table.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Room {
-    /// How many places the table has.
-    pub(crate) places: u32,
-    /// How many bytes a place may have for states.
-    pub(crate) bytes: usize,
+/// The bytes of a place with so many keys, each with so many words.
+pub(crate) const fn size(keys: usize, words: usize) -> usize {
+    HEADER + keys * (KEY + words * WORD)
 }
 
 /// One place.
 #[derive(Debug)]
 pub(crate) struct Place {
     bytes: Vec<u8>,
-    room: Room,
     algorithm: Algorithm,
-    /// The value could not be read, or is of another table.
+    room: usize,
+    /// There was a value, and it could not be read.
     reset: bool,
 }
 
 impl Place {
-    /// Reads a place. What is not of this format, algorithm and number of places is forgotten.
-    pub(crate) fn read(value: Option<Vec<u8>>, room: Room, algorithm: Algorithm) -> Self {
-        let mut new = vec![FORMAT, algorithm.kind()];
-        new.extend_from_slice(&room.places.to_le_bytes());
-        let readable =
-            |value: &Vec<u8>| value.starts_with(&new) && value.get(HEADER..).is_some_and(is_whole);
-        let (bytes, reset) = match value {
+    /// Reads a place of at most `room` bytes. What is not of our format is forgotten.
+    pub(crate) fn read(value: Option<Vec<u8>>, algorithm: Algorithm, room: usize) -> Self {
+        let readable = |value: &Vec<u8>| {
+            value.first() == Some(&FORMAT) && value.get(HEADER..).is_some_and(is_whole)
+        };
+        // Shared data cannot be deleted: an empty value is one that was cleared.
+        let (bytes, reset) = match value.filter(|value| !value.is_empty()) {
             Some(value) if readable(&value) => (value, false),
             other => {
-                new.extend_from_slice(&0u64.to_le_bytes());
+                let mut new = vec![0; HEADER];
+                new.splice(..1, [FORMAT]);
                 (new, other.is_some())
             }
         };
         Self {
             bytes,
-            room,
             algorithm,
+            room,
             reset,
         }
     }
@@ -73,68 +65,75 @@ impl Place {
     /// The state of a key, if it is here.
     pub(crate) fn state(&self, key: &Fingerprint) -> Option<Vec<u64>> {
         let (_, words) = self.entries().find(|(other, _)| *other == key)?;
-        Some(words_of(words))
+        let (words, _) = words.as_chunks();
+        Some(words.iter().map(|word| u64::from_le_bytes(*word)).collect())
     }
 
     /// Whether some key may have found no room here within the last `period`.
     pub(crate) fn was_crowded(&self, now: u64, period: u64) -> bool {
-        self.is_full()
-            || self
-                .crowded()
-                .is_some_and(|at| at.saturating_add(period) > now)
+        let at = self.crowded();
+        !self.fits(1) || (at > 0 && at.saturating_add(period) > now)
     }
 
-    /// Whether there is room for another key, once states that restrict no longer are gone.
-    pub(crate) fn has_room(&self, now: u64) -> bool {
-        let in_use = self
-            .entries()
-            .filter(|(_, words)| self.algorithm.restricts(&words_of(words), now))
-            .map(|(_, words)| KEY + words.len())
-            .sum::<usize>();
-        in_use + size(1) <= self.room.bytes
-    }
-
-    /// Keeps the state of a key; an empty one needs no keeping. Where room is short, it is
-    /// coarsened.
-    pub(crate) fn put(&mut self, key: &Fingerprint, mut state: Vec<u64>, now: u64) {
-        let full = self.is_full();
-        let old = self.remove(key);
-        if old.is_none() {
-            self.drop_idle(now);
-        }
-        let crowded = full || !self.fits(state.len());
-        if crowded {
-            self.drop_idle(now);
+    /// Forgets states that restrict no longer; whether there is room for another key then.
+    pub(crate) fn make_room(&mut self, now: u64) -> bool {
+        if !self.fits(1) {
             self.set_crowded(now);
         }
-        if state.is_empty() {
-            return;
+        let algorithm = self.algorithm;
+        let restricts = |words: &[u8]| algorithm.restricts(newest(words), now);
+        if !self.entries().all(|(_, words)| restricts(words)) {
+            let mut kept = self.bytes.get(..HEADER).unwrap_or_default().to_vec();
+            for (key, words) in self.entries().filter(|(_, words)| restricts(words)) {
+                kept.extend_from_slice(key);
+                kept.push((words.len() / WORD).try_into().unwrap_or(u8::MAX));
+                kept.extend_from_slice(words);
+            }
+            self.bytes = kept;
         }
-        // A key that is here already stays, whatever happens around it.
-        while state.len() > 1 && !self.fits(state.len()) && Some(state.len()) > old {
+        self.fits(1)
+    }
+
+    /// When the first of the states here will restrict no longer.
+    pub(crate) fn next_room(&self) -> Option<u64> {
+        let ends = self
+            .entries()
+            .map(|(_, words)| self.algorithm.restricts_until(newest(words)));
+        ends.min()
+    }
+
+    /// Keeps the state of a key; an empty one needs no keeping. Where room is short, the state is
+    /// coarsened, which is told: `false`. A key that is here already stays, whatever happens.
+    pub(crate) fn put(&mut self, key: &Fingerprint, mut state: Vec<u64>, now: u64) -> bool {
+        let full = !self.fits(1);
+        let least = self.remove(key).unwrap_or_default().max(1);
+        if full {
+            self.set_crowded(now);
+        }
+        if !self.fits(state.len()) {
+            self.set_crowded(now);
+            self.make_room(now);
+        }
+        let words = state.len();
+        while state.len() > least && !self.fits(state.len()) {
             Algorithm::coarsen(&mut state);
         }
-        self.bytes.extend_from_slice(key);
-        self.bytes.push(state.len().try_into().unwrap_or(u8::MAX));
-        for word in state {
-            self.bytes.extend_from_slice(&word.to_le_bytes());
+        if !state.is_empty() {
+            self.bytes.extend_from_slice(key);
+            self.bytes.push(state.len().try_into().unwrap_or(u8::MAX));
+            self.bytes
+                .extend(state.iter().flat_map(|word| word.to_le_bytes()));
         }
+        state.len() == words
     }
 
     fn entries(&self) -> Entries<'_> {
         Entries(self.bytes.get(HEADER..).unwrap_or_default())
     }
 
-    fn used(&self) -> usize {
-        self.bytes.len().saturating_sub(HEADER)
-    }
-
+    /// Whether there is room for another state of so many words.
     fn fits(&self, words: usize) -> bool {
-        self.used() + size(words) <= self.room.bytes
-    }
-
-    fn is_full(&self) -> bool {
-        !self.fits(1)
+        self.bytes.len() + KEY + words * WORD <= self.room
     }
 
     /// Removes a key; how many words its state had.
@@ -152,30 +151,16 @@ impl Place {
         None
     }
 
-    /// Forgets states that restrict no longer.
-    fn drop_idle(&mut self, now: u64) {
-        let restricts = |words: &[u8]| self.algorithm.restricts(&words_of(words), now);
-        if self.entries().all(|(_, words)| restricts(words)) {
-            return;
-        }
-        let mut kept = self.bytes.get(..HEADER).unwrap_or_default().to_vec();
-        for (key, words) in self.entries().filter(|(_, words)| restricts(words)) {
-            kept.extend_from_slice(key);
-            kept.push((words.len() / WORD).try_into().unwrap_or(u8::MAX));
-            kept.extend_from_slice(words);
-        }
-        self.bytes = kept;
-    }
-
-    /// When the place was last crowded, if it ever was.
-    fn crowded(&self) -> Option<u64> {
-        let bytes = self.bytes.get(HEADER - 8..)?.first_chunk()?;
-        Some(u64::from_le_bytes(*bytes)).filter(|at| *at > 0)
+    /// When the place was last crowded; 0 if it never was.
+    fn crowded(&self) -> u64 {
+        let at = self.bytes.get(HEADER - 8..).and_then(<[u8]>::first_chunk);
+        at.map_or(0, |at| u64::from_le_bytes(*at))
     }
 
     fn set_crowded(&mut self, now: u64) {
+        let at = self.crowded().max(now).to_le_bytes();
         if let Some(bytes) = self.bytes.get_mut(HEADER - 8..HEADER) {
-            bytes.copy_from_slice(&now.to_le_bytes());
+            bytes.copy_from_slice(&at);
         }
     }
 }
@@ -202,7 +187,9 @@ fn is_whole(bytes: &[u8]) -> bool {
     entries.0.is_empty()
 }
 
-fn words_of(bytes: &[u8]) -> Vec<u64> {
-    let (words, _) = bytes.as_chunks();
-    words.iter().map(|word| u64::from_le_bytes(*word)).collect()
+/// The last word of a state.
+fn newest(words: &[u8]) -> u64 {
+    words
+        .last_chunk()
+        .map_or(0, |word| u64::from_le_bytes(*word))
 }

@@ -35,10 +35,12 @@ impl<'p> Refusal<'p> {
     }
 
     /// The headers of the answer that do not tell of its body.
-    pub fn headers(&self) -> [(&'static str, String); 3] {
+    pub fn headers(&self) -> [(&'static str, String); 4] {
         let (name, wait) = (self.quota.name(), self.wait);
         let (limit, period) = (self.quota.limit(), self.quota.period());
         [
+            // It is for this client, and soon over.
+            ("cache-control", "no-store".to_owned()),
             ("retry-after", wait.to_string()),
             ("ratelimit", format!("\"{name}\";r=0;t={wait}")),
             (

@@ -171,11 +171,13 @@ pub(crate) struct Shared {
     pub(crate) address: String,
     /// How many races are lost to another worker from now on.
     pub(crate) lost_races: usize,
+    pub(crate) reads: usize,
     pub(crate) writes: usize,
 }
 
 impl Host for Shared {
     fn get(&mut self, key: &str) -> (Option<Vec<u8>>, u32) {
+        self.reads += 1;
         match self.values.get(key) {
             Some((value, token)) => (Some(value.clone()), *token),
             None => (None, u32::MAX),
