@@ -20,7 +20,11 @@ func check(o options) error {
 	if err != nil {
 		return err
 	}
-	world, err := newWorld(manifests, &o.network)
+	settings, err := meshConfig(o.operator)
+	if err != nil {
+		return err
+	}
+	world, err := newWorld(manifests, &o.network, settings)
 	if err != nil {
 		return err
 	}

@@ -34,6 +34,7 @@ sends. The control plane itself has 127.N.0.1:
 type options struct {
 	directories []string
 	network     network
+	operator    string
 	module      string
 	state       string
 }
@@ -56,6 +57,7 @@ func run() error {
 	}
 	checkOnly := flags.Bool("check", false, "validate and analyse only")
 	number := flags.Uint("network", 73, "the `N` of 127.N.0.0/16, 1 to 254")
+	operator := flags.String("operator", "", "an IstioOperator `FILE`, for its meshConfig")
 	module := flags.String("module", "", "the compiled filter, a `FILE`: an image of it is in the registry")
 	state := flags.String("state", "", "a `DIRECTORY` for what pods fetch; by default a temporary one")
 	_ = flags.Parse(os.Args[1:])
@@ -68,6 +70,7 @@ func run() error {
 	o := options{
 		directories: flags.Args(),
 		network:     network{number: byte(*number), deployments: map[string]int{}},
+		operator:    *operator,
 		module:      *module,
 		state:       *state,
 	}

@@ -14,11 +14,14 @@ import (
 	"k8s.io/apimachinery/pkg/runtime/serializer"
 	"sigs.k8s.io/kustomize/api/krusty"
 	"sigs.k8s.io/kustomize/kyaml/filesys"
+	"sigs.k8s.io/yaml"
 
+	meshconfig "istio.io/api/mesh/v1alpha1"
 	istio "istio.io/istio/manifests"
 	"istio.io/istio/pilot/pkg/config/kube/crd"
 	"istio.io/istio/pkg/config"
 	istiocrd "istio.io/istio/pkg/config/crd"
+	"istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/kube"
 )
 
@@ -148,6 +151,36 @@ func (r *reader) add(m *manifests, group, text string) error {
 		m.secrets = append(m.secrets, o)
 	}
 	return nil
+}
+
+// meshConfig is the settings of an installation by this IstioOperator, where there are no certificates
+// and nobody collects traces.
+func meshConfig(operator string) (*meshconfig.MeshConfig, error) {
+	settings, err := mesh.ApplyMeshConfigDefaults("enableAutoMtls: false\nenableTracing: false\ndefaultProviders: {}\n")
+	if err != nil || operator == "" {
+		return settings, err
+	}
+	text, err := os.ReadFile(operator)
+	if err != nil {
+		return nil, err
+	}
+	var installation struct {
+		Spec struct {
+			MeshConfig map[string]any `json:"meshConfig"`
+		} `json:"spec"`
+	}
+	if err := yaml.Unmarshal(text, &installation); err != nil {
+		return nil, fmt.Errorf("%s: %w", operator, err)
+	}
+	wanted, err := yaml.Marshal(installation.Spec.MeshConfig)
+	if err != nil {
+		return nil, err
+	}
+	settings, err = mesh.ApplyMeshConfig(string(wanted), settings)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", operator, err)
+	}
+	return settings, nil
 }
 
 // changed says whether a file that was read last time is another one by now.

@@ -15,8 +15,10 @@ import (
 	"k8s.io/apimachinery/pkg/labels"
 	"k8s.io/apimachinery/pkg/util/intstr"
 
+	meshconfig "istio.io/api/mesh/v1alpha1"
 	networking "istio.io/api/networking/v1alpha3"
 	"istio.io/istio/pkg/config"
+	"istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/config/schema/gvk"
 )
 
@@ -82,8 +84,15 @@ type podStatus struct {
 	// What its Envoy is: `sidecar`, `router`, or nothing if it has none.
 	Proxy string `json:"proxy"`
 	// The node of its Envoy's bootstrap.
-	Node       any               `json:"node"`
+	Node any `json:"node"`
+	// The labels of its Envoy's metrics.
+	StatsTags  []statsTag        `json:"stats_tags"`
 	Containers []containerStatus `json:"containers"`
+}
+
+type statsTag struct {
+	Name  string `json:"tag_name"`
+	Regex string `json:"regex"`
 }
 
 type containerStatus struct {
@@ -108,7 +117,7 @@ type probeStatus struct {
 
 func key(o metav1.Object) string { return o.GetNamespace() + "/" + o.GetName() }
 
-func newWorld(m *manifests, n *network) (*world, error) {
+func newWorld(m *manifests, n *network, settings *meshconfig.MeshConfig) (*world, error) {
 	w := &world{
 		namespaces: map[string]*corev1.Namespace{},
 		services:   map[string]*corev1.Service{},
@@ -145,7 +154,7 @@ func newWorld(m *manifests, n *network) (*world, error) {
 				return nil, err
 			}
 			w.pods[key(pod)] = pod
-			status, err := w.describe(pod, deployment.Name, m)
+			status, err := w.describe(pod, deployment.Name, m, settings)
 			status.Outbound = out
 			if status.Proxy == sidecar {
 				inject(pod)
@@ -207,7 +216,7 @@ func newPod(deployment *appsv1.Deployment, replica int, address string) (*corev1
 }
 
 // describe says what runs in a pod; an error if a container asks for what the manifests do not have.
-func (w *world) describe(pod *corev1.Pod, deployment string, m *manifests) (podStatus, error) {
+func (w *world) describe(pod *corev1.Pod, deployment string, m *manifests, settings *meshconfig.MeshConfig) (podStatus, error) {
 	status := podStatus{
 		Name: pod.Name, Namespace: pod.Namespace, Deployment: deployment,
 		Labels: pod.Labels, Address: pod.Status.PodIP, Proxy: w.proxyOf(pod, m),
@@ -215,7 +224,9 @@ func (w *world) describe(pod *corev1.Pod, deployment string, m *manifests) (podS
 	if status.Proxy != "" {
 		status.Node = node(pod, deployment, status.Proxy)
 	}
-	var faults []error
+	tags, err := statsTags(pod, settings)
+	status.StatsTags = tags
+	faults := []error{err}
 	for _, container := range pod.Spec.Containers {
 		env, err := environmentOf(pod, &container, m)
 		faults = append(faults, err)
@@ -282,6 +293,23 @@ func node(pod *corev1.Pod, deployment, proxy string) any {
 		"cluster":  deployment + "." + pod.Namespace,
 		"metadata": metadata,
 	}
+}
+
+// statsTags is what Istio's bootstrap makes of extraStatTags, of the mesh or of the pod.
+func statsTags(pod *corev1.Pod, settings *meshconfig.MeshConfig) ([]statsTag, error) {
+	proxy := settings.DefaultConfig
+	if own, ok := pod.Annotations["proxy.istio.io/config"]; ok {
+		applied, err := mesh.ApplyProxyConfig(own, settings)
+		if err != nil {
+			return nil, fmt.Errorf("annotation proxy.istio.io/config: %w", err)
+		}
+		proxy = applied.DefaultConfig
+	}
+	tags := []statsTag{}
+	for _, name := range proxy.ExtraStatTags {
+		tags = append(tags, statsTag{name, fmt.Sprintf(`(%s=\.=(.*?);\.;)`, name)})
+	}
+	return tags, nil
 }
 
 func selects(selector map[string]string, pod *corev1.Pod) bool {

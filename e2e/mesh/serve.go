@@ -17,20 +17,12 @@ import (
 	metav1 "k8s.io/apimachinery/pkg/apis/meta/v1"
 	"k8s.io/apimachinery/pkg/runtime"
 
+	meshconfig "istio.io/api/mesh/v1alpha1"
 	v3 "istio.io/istio/pilot/pkg/xds/v3"
 	"istio.io/istio/pilot/test/xds"
 	"istio.io/istio/pkg/config"
-	"istio.io/istio/pkg/config/mesh"
 	"istio.io/istio/pkg/test"
 )
-
-// meshConfig is what a cluster without certificates and tracing would have.
-const meshConfig = `
-enableAutoMtls: false
-enableTracing: false
-accessLogFile: ""
-defaultProviders: {}
-`
 
 const poll = 200 * time.Millisecond
 
@@ -79,7 +71,11 @@ func serve(o options, stop <-chan os.Signal) error {
 	if err != nil {
 		return err
 	}
-	world, err := newWorld(manifests, &o.network)
+	settings, err := meshConfig(o.operator)
+	if err != nil {
+		return err
+	}
+	world, err := newWorld(manifests, &o.network, settings)
 	if err != nil {
 		return err
 	}
@@ -89,10 +85,6 @@ func serve(o options, stop <-chan os.Signal) error {
 		return err
 	}
 	gate := &gate{Listener: ads, open: make(chan struct{})}
-	settings, err := mesh.ApplyMeshConfigDefaults(meshConfig)
-	if err != nil {
-		return err
-	}
 	istiod := &istiod{}
 	defer istiod.end()
 	server := xds.NewFakeDiscoveryServer(istiod, xds.FakeOptions{
@@ -131,7 +123,7 @@ func serve(o options, stop <-chan os.Signal) error {
 		if !reader.changed() {
 			continue
 		}
-		next, err := reload(reader, &o.network)
+		next, err := reload(reader, &o.network, settings)
 		if err == nil {
 			err = world.become(next, server)
 			world = next
@@ -150,12 +142,12 @@ func serve(o options, stop <-chan os.Signal) error {
 	}
 }
 
-func reload(reader *reader, network *network) (*world, error) {
+func reload(reader *reader, network *network, settings *meshconfig.MeshConfig) (*world, error) {
 	manifests, err := reader.read()
 	if err != nil {
 		return nil, err
 	}
-	return newWorld(manifests, network)
+	return newWorld(manifests, network, settings)
 }
 
 func (w *world) configList() []config.Config {

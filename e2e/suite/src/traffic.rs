@@ -56,6 +56,33 @@ pub(crate) fn version(response: &Response) -> Result<String> {
     }
 }
 
+/// A connection to the gateway that is made anew when it was closed, as a browser does.
+pub(crate) struct Connection {
+    address: String,
+    client: Option<Client>,
+}
+
+impl Connection {
+    pub(crate) fn new(address: &str) -> Self {
+        Self {
+            address: address.to_owned(),
+            client: None,
+        }
+    }
+
+    pub(crate) fn send(&mut self, request: &Request) -> Result<Response> {
+        let mut client = match self.client.take() {
+            Some(client) => client,
+            None => Client::connect(&self.address)?,
+        };
+        let response = client.send(request)?;
+        if response.headers.get("connection") != Some("close") {
+            self.client = Some(client);
+        }
+        Ok(response)
+    }
+}
+
 /// Somebody with a browser: the cookies are kept and sent back.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Visitor {
@@ -66,14 +93,14 @@ pub(crate) struct Visitor {
 
 impl Visitor {
     /// Sends a first request.
-    pub(crate) fn new(client: &mut Client) -> Result<Self> {
+    pub(crate) fn new(client: &mut Connection) -> Result<Self> {
         let mut visitor = Self::default();
         visitor.given = version(&visitor.send(client)?)?;
         Ok(visitor)
     }
 
     /// Sends a request with the cookies, and takes new ones.
-    pub(crate) fn send(&mut self, client: &mut Client) -> Result<Response> {
+    pub(crate) fn send(&mut self, client: &mut Connection) -> Result<Response> {
         let cookies: Vec<_> = self.jar.iter().map(|(k, v)| format!("{k}={v}")).collect();
         let mut request = sms();
         if !cookies.is_empty() {
@@ -91,7 +118,7 @@ impl Visitor {
     }
 
     /// Sends a request, which must be answered by the version that was given first.
-    pub(crate) fn stays(&mut self, client: &mut Client) -> Result<()> {
+    pub(crate) fn stays(&mut self, client: &mut Connection) -> Result<()> {
         let response = self.send(client)?;
         let version = version(&response)?;
         ensure!(
@@ -106,7 +133,7 @@ impl Visitor {
 /// So many visitors, each with a first answer.
 pub(crate) fn visitors(gateway: &str, count: usize) -> Result<Vec<Visitor>> {
     let parts = in_parallel(|worker| {
-        let mut client = Client::connect(gateway)?;
+        let mut client = Connection::new(gateway);
         (worker..count)
             .step_by(WORKERS)
             .map(|_| Visitor::new(&mut client))
@@ -118,7 +145,7 @@ pub(crate) fn visitors(gateway: &str, count: usize) -> Result<Vec<Visitor>> {
 /// Every visitor sends so many requests more, and stays.
 pub(crate) fn stay(gateway: &str, visitors: &[Visitor], rounds: usize) -> Result<()> {
     in_parallel(|worker| {
-        let mut client = Client::connect(gateway)?;
+        let mut client = Connection::new(gateway);
         let mut mine: Vec<_> = visitors
             .iter()
             .skip(worker)
@@ -190,20 +217,15 @@ pub(crate) fn under_load<T>(
                         .unwrap_or_else(std::sync::PoisonError::into_inner)
                         .push(format!("{error:#}"));
                 };
-                let mut client = Client::connect(gateway);
+                let mut client = Connection::new(gateway);
                 while !stop.load(Ordering::Relaxed) {
                     for visitor in &mut mine {
                         if stop.load(Ordering::Relaxed) {
                             break;
                         }
                         requests.fetch_add(1, Ordering::Relaxed);
-                        let sent = match &mut client {
-                            Ok(connected) => visitor.stays(connected),
-                            Err(_) => Err(anyhow::anyhow!("no connection")),
-                        };
-                        if let Err(error) = sent {
+                        if let Err(error) = visitor.stays(&mut client) {
                             fail(error);
-                            client = Client::connect(gateway);
                         }
                     }
                 }
@@ -268,17 +290,22 @@ pub(crate) fn gateway_pod(cluster: &dyn Cluster) -> Result<Pod> {
         .context("no gateway")
 }
 
-/// The sum of a metric in a text that Prometheus would scrape, over the series with these labels.
-pub(crate) fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> u64 {
-    let series = text.lines().filter_map(|line| {
-        let (series, value) = line.rsplit_once(' ')?;
-        let rest = series.strip_prefix(name)?;
-        let has = |(label, value): &(&str, &str)| rest.contains(&format!("{label}=\"{value}\""));
-        ((rest.is_empty() || rest.starts_with('{')) && labels.iter().all(has))
-            .then(|| value.parse::<u64>().ok())
-            .flatten()
-    });
-    series.sum()
+/// The sum of a metric in a text that Prometheus would scrape, over the series with these labels; `None`
+/// if there is none.
+pub(crate) fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
+    let series: Vec<u64> = text
+        .lines()
+        .filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let rest = series.strip_prefix(name)?;
+            let has =
+                |(label, value): &(&str, &str)| rest.contains(&format!("{label}=\"{value}\""));
+            ((rest.is_empty() || rest.starts_with('{')) && labels.iter().all(has))
+                .then(|| value.parse::<u64>().ok())
+                .flatten()
+        })
+        .collect();
+    (!series.is_empty()).then(|| series.iter().sum())
 }
 
 /// Waits until the manifests are in force again as they are in the repository.

@@ -31,6 +31,9 @@ const BOOTSTRAP: &str = include_str!("../../../mesh/bootstrap.yaml");
 /// What a cluster has installed, relative to the workspace, in the order of their application.
 const MANIFESTS: [&str; 3] = ["e2e/mesh/installation", "istio", "wasm-plugins"];
 
+/// Relative to the workspace: what Lanekeeper wants of an installation of Istio.
+const OPERATOR: &str = "istio/mesh.yaml";
+
 const START_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Everything that runs. It ends when this is dropped.
@@ -74,6 +77,7 @@ struct PodSpec {
     outbound: String,
     proxy: String,
     node: Value,
+    stats_tags: Value,
     containers: Vec<Container>,
 }
 
@@ -112,7 +116,10 @@ impl Mesh {
         let network = free_network()?;
         let mut command = Command::new(program);
         command
-            .args(["--network", &network.to_string(), "--module"])
+            .args(["--network", &network.to_string()])
+            .arg("--operator")
+            .arg(build::workspace().join(OPERATOR))
+            .arg("--module")
             .arg(&wasm)
             .arg("--state")
             .arg(&dir)
@@ -159,6 +166,8 @@ impl Mesh {
     fn run_check(&self, kustomizations: &[PathBuf]) -> Result<Output> {
         Command::new(&self.program)
             .arg("--check")
+            .arg("--operator")
+            .arg(build::workspace().join(OPERATOR))
             .args(kustomizations)
             .output()
             .context("cannot run the control plane's check")
@@ -265,6 +274,7 @@ impl Mesh {
             BOOTSTRAP,
             &[
                 ("NODE", &spec.node.to_string()),
+                ("STATS_TAGS", &spec.stats_tags.to_string()),
                 ("ADS_HOST", &format!("127.{}.0.1", self.network)),
                 ("ADS_PORT", "15010"),
             ],

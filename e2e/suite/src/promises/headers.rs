@@ -1,20 +1,21 @@
 //! What clients and applications say about versions, and what comes of it.
 
 use anyhow::{Context, Result, ensure};
-use harness::http::{Client, send};
+use harness::http::send;
 use harness::upstream::{Echo, Upstream};
 use lanekeeper_policy::slot;
 use serde_json::json;
 
+use super::users::mismatches;
 use crate::cluster::{Changes, Cluster};
-use crate::traffic::{HOST, PROMPTLY, pods_of, predict, sms, version, wait_for};
+use crate::traffic::{Connection, HOST, PROMPTLY, pods_of, predict, sms, version, wait_for};
 
 pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let gateway = cluster.gateway()?;
     let mut names = (0..).map(|number| format!("user-{number}"));
     let stable = |name: &String| slot("sms-checker", name.as_bytes()) < 9_000;
     let user = names.find(stable).context("no user of stable")?;
-    let mut client = Client::connect(&gateway)?;
+    let mut client = Connection::new(&gateway);
 
     let request = sms().header("X-User", &user);
     let response = client.send(&request.clone().header("X-Experiment", "canary"))?;
@@ -124,5 +125,26 @@ pub(crate) fn stamp(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         facts.push(format!("{}: its calls reach {own}", pod.name));
     }
     ensure!(!facts.is_empty(), "no app-service runs");
+
+    // A request that some wrong route led to canary.
+    let pods = pods_of(cluster, "app-service");
+    let canary = pods.into_iter().find(|pod| pod.version == "canary");
+    let canary = canary.context("no canary runs")?;
+    let count = |cluster: &dyn Cluster| -> Result<u64> {
+        let counts = mismatches(cluster)?;
+        counts.get(&canary.name).copied().context("no count")
+    };
+    let before = count(cluster)?;
+    let misled = cluster.call_to(&canary, &sms().header("x-app-version", "stable"))?;
+    ensure!(
+        version(&misled)? == "canary",
+        "it goes on in another version"
+    );
+    let counted = count(cluster)? - before;
+    ensure!(
+        counted == 1,
+        "{counted} requests for another version were counted"
+    );
+    facts.push("one sent to canary for stable: counted, and canary in both tiers".to_owned());
     Ok(facts)
 }

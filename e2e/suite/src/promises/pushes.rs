@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
-use harness::http::{Client, send};
+use harness::http::send;
 use serde_json::json;
 
 use crate::cluster::{Changes, Cluster};
-use crate::traffic::{PROMPTLY, gateway_pod, metric, sms, stay, version, visitors, wait_for};
+use crate::traffic::{
+    Connection, PROMPTLY, gateway_pod, metric, sms, stay, version, visitors, wait_for,
+};
 
 const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -21,7 +23,7 @@ pub(crate) fn bad_policy(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let pod = gateway_pod(cluster)?;
     wait_for(PROMPTLY, "the policy is refused", || {
         let metrics = cluster.admin(&pod, "/stats/prometheus")?;
-        Ok(metric(&metrics, "lanekeeper_config_rejected", &[]) == 1)
+        Ok(metric(&metrics, "lanekeeper_config_rejected", &[]) == Some(1))
     })?;
     stay(&gateway, &visitors, 3)?;
     let newcomer = send(
@@ -78,7 +80,7 @@ fn open(cluster: &mut dyn Cluster, what: &str, changes: &Changes) -> Result<Stri
         in_a_row = if plain { in_a_row + 1 } else { 0 };
         Ok(in_a_row > 5)
     })?;
-    let mut client = Client::connect(&gateway)?;
+    let mut client = Connection::new(&gateway);
     for (said, expected) in [
         (None, "stable"),
         (Some("canary"), "canary"),

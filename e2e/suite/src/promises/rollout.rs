@@ -3,13 +3,13 @@
 use std::time::Duration;
 
 use anyhow::{Result, bail, ensure};
-use harness::http::{Client, send};
+use harness::http::send;
 use serde_json::{Value, json};
 
 use crate::cluster::{Changes, Cluster};
 use crate::traffic::{
-    Load, PROMPTLY, Visitor, gateway_pod, sms, stay, under_load, version, visitors, wait_for,
-    within_4_sigma,
+    Connection, Load, PROMPTLY, Visitor, gateway_pod, sms, stay, under_load, version, visitors,
+    wait_for, within_4_sigma,
 };
 
 const VISITORS: usize = 200;
@@ -99,7 +99,7 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
 
     let down = Changes::default().scale("app-service-canary", 0);
     cluster.apply(&down)?;
-    let mut client = Client::connect(&gateway)?;
+    let mut client = Connection::new(&gateway);
     let mut answer = 0;
     wait_for(PROMPTLY, "canary's holders get 503", || {
         answer = holders[0].send(&mut client)?.status;

@@ -3,10 +3,12 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::http::{Client, Request};
+use harness::http::Request;
 
 use crate::cluster::{Cluster, Pod};
-use crate::traffic::{metric, pods_of, predict, sms, stay, version, visitors, wait_for};
+use crate::traffic::{
+    Connection, metric, pods_of, predict, sms, stay, version, visitors, wait_for,
+};
 
 const REQUESTS: u64 = 300;
 /// Copies are on their way when their originals are answered.
@@ -21,7 +23,8 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         let each = pods.iter().map(|pod| {
             let metrics = cluster.metrics(pod)?;
             let labels = [("route", "/predict")];
-            Ok(metric(&metrics, "http_requests_total", &labels))
+            // Not there before the first.
+            Ok(metric(&metrics, "http_requests_total", &labels).unwrap_or_default())
         });
         each.sum()
     };
@@ -33,7 +36,7 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         Ok(count(one)? == before)
     })?;
     let (model_before, shadow_before) = (count(&models)?, count(one)?);
-    let mut client = Client::connect(&gateway)?;
+    let mut client = Connection::new(&gateway);
     let mut versions = [0, 0];
     for number in 0..REQUESTS {
         // Users of both versions.
