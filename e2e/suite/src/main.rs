@@ -16,10 +16,10 @@ use cluster::{Changes, Cluster};
 use mesh::{Mesh, Program};
 use promises::{PROMISES, Promise};
 
-/// Of a system that cannot be had here, through no fault of anybody here: nothing was tested.
-const EXCUSED: u8 = 4;
-/// Of a system for which something is missing here: nothing was tested.
+/// The exit code where something is missing here. `cargo xtask test` knows it, and the next one.
 const UNAVAILABLE: u8 = 3;
+/// The exit code where a registry no longer has what is needed, for which nobody here can do anything.
+const EXCUSED: u8 = 4;
 
 /// Tests the promises in a whole system.
 #[derive(Parser)]
@@ -31,10 +31,10 @@ struct Args {
 
 #[derive(Subcommand)]
 enum System {
-    /// Istio's own control plane, without a cluster. Ends with 3, and the last line says why, if
-    /// something is missing here; with 4 if Istio's module is no longer to be had
+    /// Istio's own control plane, without a cluster
     Mesh(Selection),
-    /// Only builds the control plane of `mesh`, which takes minutes the first time
+    /// Builds the control plane of `mesh`, which takes minutes the first time. If that cannot be done
+    /// here, stdout says why, and the exit code is 3, or 4 if Istio's module is no longer to be had
     Build,
 }
 

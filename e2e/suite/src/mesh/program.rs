@@ -1,14 +1,15 @@
 //! The control plane's program: Istio's packages in a command of our own.
 
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail};
-use harness::{build, process};
+use anyhow::{Context, Result, ensure};
+use harness::build;
 
-/// Istio needs it.
-const GO: (u32, u32) = (1, 26);
+const PROGRESS: Duration = Duration::from_secs(20);
 
 const INSTALL_GO: &str = "install it: curl -fsSL https://go.dev/dl/go1.26.8.linux-amd64.tar.gz | \
                           sudo tar -C /usr/local -xz, then export PATH=$PATH:/usr/local/go/bin";
@@ -34,36 +35,27 @@ pub(crate) fn build() -> Result<Program> {
     if program.is_file() && fs::read_to_string(&stamp).is_ok_and(|built| built == sources) {
         return Ok(Program::Built(program));
     }
-    let missing = |reason| Program::Unavailable {
-        reason,
-        excused: false,
-    };
-    match go_version() {
-        Err(_) => {
-            return Ok(missing(format!(
-                "there is no Go (program `go`); {INSTALL_GO}"
-            )));
-        }
-        Ok(version) if version < GO => {
-            return Ok(missing(format!(
-                "Go is older than {}.{}; {INSTALL_GO}",
-                GO.0, GO.1
-            )));
-        }
-        Ok(_) => {}
+    if let Err(error) = go_is_new_enough(&source) {
+        return Ok(Program::Unavailable {
+            reason: format!("{error:#}; {INSTALL_GO}"),
+            excused: false,
+        });
     }
     fs::create_dir_all(&dir)?;
     let mut go = Command::new("go");
     go.current_dir(&source)
-        .args(["build", "-trimpath", "-mod=readonly", "-o"])
+        .args([
+            "build",
+            "-v",
+            "-trimpath",
+            "-mod=readonly",
+            "-ldflags=-s -w",
+            "-o",
+        ])
         .arg(&program)
         .arg(".");
-    println!(
-        "Building the control plane from Istio's packages. The first time, it takes about ten"
-    );
-    println!("minutes on two cores and 3 GB of disk, 650 MB of it fetched; then seconds.");
-    match process::run(&mut go, "go build") {
-        Ok(_) => {
+    match run_with_progress(&mut go) {
+        Ok(()) => {
             fs::write(&stamp, sources)?;
             Ok(Program::Built(program))
         }
@@ -73,6 +65,49 @@ pub(crate) fn build() -> Result<Program> {
         }),
         Err(error) => Err(error),
     }
+}
+
+/// Runs `go build -v`, which names each module that it fetches and each package that it compiles.
+fn run_with_progress(go: &mut Command) -> Result<()> {
+    eprintln!(
+        "Building the control plane from Istio's packages. The first time, this takes about ten\n\
+         minutes on two cores and 3 GB of disk, and 650 MB are fetched; then seconds."
+    );
+    let mut child = go
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .context("cannot run go")?;
+    let output = child.stderr.take().context("no output of go")?;
+    let (mut fetched, mut compiled, mut told) = (0, 0, Instant::now());
+    let start = told;
+    let mut lines = Vec::new();
+    for line in BufReader::new(output).lines() {
+        let line = line?;
+        if line.starts_with("go: downloading ") {
+            fetched += 1;
+        } else if line.contains([' ', ':']) {
+            lines.push(line);
+        } else {
+            compiled += 1;
+        }
+        if told.elapsed() > PROGRESS {
+            told = Instant::now();
+            let seconds = start.elapsed().as_secs();
+            eprintln!(
+                "  {seconds} s: {fetched} modules fetched, {compiled} of about 1,800 packages compiled"
+            );
+        }
+    }
+    let status = child.wait()?;
+    let last = &lines[lines.len().saturating_sub(20)..];
+    ensure!(
+        status.success(),
+        "go build ({status}):\n{}",
+        last.join("\n")
+    );
+    Ok(())
 }
 
 /// All that the program is made of.
@@ -93,16 +128,19 @@ fn sources(dir: &Path) -> Result<String> {
     Ok(texts)
 }
 
-fn go_version() -> Result<(u32, u32)> {
-    let text = process::run(Command::new("go").args(["env", "GOVERSION"]), "go version")?;
-    let Some(version) = text.trim().strip_prefix("go") else {
-        bail!("no version in {text:?}");
-    };
-    let mut numbers = version.split(['.', 'r', 'b', '-']).map(str::parse);
-    let mut number = || numbers.next().and_then(Result::ok);
-    number()
-        .zip(number())
-        .with_context(|| format!("no version in {text:?}"))
+/// Whether there is a Go that can build the program. One that is only a little older fetches a newer
+/// one by itself.
+fn go_is_new_enough(source: &Path) -> Result<()> {
+    let mut go = Command::new("go");
+    go.current_dir(source).args(["env", "GOVERSION"]);
+    let output = go.output().context("there is no Go (program `go`)")?;
+    let said = [output.stdout, output.stderr].concat();
+    ensure!(
+        output.status.success(),
+        "Go is too old: {}",
+        String::from_utf8_lossy(&said).trim()
+    );
+    Ok(())
 }
 
 /// Whether a registry answered, and does not have a module (any more).

@@ -19,7 +19,7 @@ pub(crate) struct Promise {
     pub(crate) keep: fn(&mut dyn Cluster) -> Result<Vec<String>>,
 }
 
-pub(crate) const PROMISES: [Promise; 10] = [
+pub(crate) const PROMISES: [Promise; 11] = [
     Promise {
         name: "sound",
         about: "no message about the manifests, nothing that an Envoy refuses or waits for",
@@ -66,8 +66,13 @@ pub(crate) const PROMISES: [Promise; 10] = [
         keep: pushes::no_module,
     },
     Promise {
+        name: "misled",
+        about: "a wrong route: whoever is led to another version is refused, if the policy says so",
+        keep: pushes::wrong_route,
+    },
+    Promise {
         name: "faults",
-        about: "14 broken manifests: each is refused, or shown by traffic",
+        about: "14 broken manifests: each is refused by the check",
         keep: faults::keep,
     },
 ];

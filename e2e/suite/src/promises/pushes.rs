@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::http::send;
 use serde_json::json;
 
 use crate::cluster::{Changes, Cluster};
 use crate::traffic::{
-    Connection, PROMPTLY, gateway_pod, metric, sms, stay, version, visitors, wait_for,
+    Connection, PROMPTLY, gateway_pod, metric, pods_of, predict, sms, stay, version, visitors,
+    wait_for,
 };
+
+const MODEL: &str = "model-service:8081";
 
 const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
 
@@ -49,6 +52,7 @@ pub(crate) fn no_module(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let wrong = Changes::default().insert("WasmPlugin", "lanekeeper", "/spec/sha256", wrong);
     facts.push(open(cluster, "another sha256", &wrong)?);
     restore(cluster)?;
+    facts.push(unstamped(cluster)?);
 
     let closed = missing.replace(
         "WasmPlugin",
@@ -98,6 +102,70 @@ fn open(cluster: &mut dyn Cluster, what: &str, changes: &Changes) -> Result<Stri
     Ok(format!(
         "{what}, FAIL_OPEN: all are served, by the version they say, else the baseline; the tiers agree"
     ))
+}
+
+/// Without the module in the sidecars, routes by the labels of the calling pod keep the tiers together.
+fn unstamped(cluster: &mut dyn Cluster) -> Result<String> {
+    let url = format!("oci://127.0.0.1:1/lanekeeper@{NO_IMAGE}");
+    let sidecars = "lanekeeper-outbound";
+    let missing = Changes::default().replace("WasmPlugin", sidecars, "/spec/url", url.into());
+    cluster.apply(&missing)?;
+    let pods = pods_of(cluster, "app-service");
+    wait_for(Duration::from_secs(15), "the filter is gone", || {
+        // Whatever the application says gets through.
+        let request = predict().header("x-app-version", "canary");
+        let answers = pods.iter().map(|pod| {
+            let response = cluster.call_from(pod, MODEL, &request)?;
+            Ok(response.headers.get("x-served-by") == Some("model-service;v=canary"))
+        });
+        let answers: Result<Vec<bool>> = answers.collect();
+        Ok(answers?.into_iter().all(|through| through))
+    })?;
+    for pod in &pods {
+        for _ in 0..10 {
+            let response = cluster.call_from(pod, MODEL, &predict())?;
+            let served_by = response.headers.get("x-served-by");
+            ensure!(
+                served_by == Some(&format!("model-service;v={}", pod.version)),
+                "{} was answered by {served_by:?}",
+                pod.name
+            );
+        }
+    }
+    Ok(
+        "no such image in the sidecars: every app pod still reaches the model of its version"
+            .to_owned(),
+    )
+}
+
+/// A wrong route, and sidecars that refuse what is meant for another version.
+pub(crate) fn wrong_route(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
+    let gateway = cluster.gateway()?;
+    let subset = "/spec/http/0/route/0/destination/subset";
+    let wrong =
+        Changes::default().replace("VirtualService", "app-service", subset, "stable".into());
+    let canary = sms().header("x-experiment", "canary");
+    cluster.apply(&wrong)?;
+    wait_for(PROMPTLY, "canary's users are served by stable", || {
+        Ok(version(&send(&gateway, &canary)?)? == "stable")
+    })?;
+    let policy = "/spec/pluginConfig/sidecar/onMismatch";
+    let refusing = wrong.replace("WasmPlugin", "lanekeeper-inbound", policy, "refuse".into());
+    cluster.apply(&refusing)?;
+    let mut status = 0;
+    wait_for(PROMPTLY, "they are refused", || {
+        status = send(&gateway, &canary)?.status;
+        Ok(status == 502)
+    })
+    .with_context(|| format!("the last answer was {status}"))?;
+    for _ in 0..20 {
+        let other = send(&gateway, &sms().header("x-experiment", "stable"))?;
+        ensure!(version(&other)? == "stable", "stable's users notice");
+    }
+    Ok(vec![
+        "canary led to stable: with onMismatch: refuse, its users get 502 and stable's notice nothing"
+            .to_owned(),
+    ])
 }
 
 fn restore(cluster: &mut dyn Cluster) -> Result<()> {

@@ -1,9 +1,10 @@
 //! The manifests are without fault, and so is what Envoys make of them.
 
 use anyhow::{Context, Result, ensure};
+use lanekeeper_cli::read_document;
 use serde_json::Value;
 
-use crate::cluster::{Cluster, Pod};
+use crate::cluster::Cluster;
 
 /// What is counted when an Envoy does not take what it is sent.
 const REFUSALS: [&str; 7] = [
@@ -19,45 +20,74 @@ const REFUSALS: [&str; 7] = [
 pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let messages = cluster.check(None)?;
     ensure!(messages.is_empty(), "{}", messages.join("\n"));
-    let mut envoys = 0;
+    let (mut envoys, mut plugins) = (0, 0);
     for pod in cluster.pods().iter().filter(|pod| pod.has_proxy) {
-        let faults = faults(cluster, pod)?;
+        let dump = cluster.admin(pod, "/config_dump?include_eds")?;
+        // After a refusal it may not even be JSON.
+        let dump: Value = serde_json::from_str(&dump).context("/config_dump")?;
+        let mut faults = refused(&cluster.admin(pod, "/stats")?);
+        waits_for(&dump, &mut faults);
         ensure!(faults.is_empty(), "{}: {}", pod.name, faults.join("\n"));
         envoys += 1;
+
+        let role = match pod.app.as_str() {
+            "istio-ingressgateway" => "gateway",
+            "model-shadow" => "shadow",
+            _ => "sidecar",
+        };
+        let file = format!("wasm-plugins/policies/sms-checker-{role}.yaml");
+        let policy = read_document(&harness::build::workspace().join(&file))?;
+        let arrived = policies(&dump);
+        ensure!(
+            !arrived.is_empty() && arrived.iter().all(|arrived| *arrived == policy),
+            "{}: not {file}, but {arrived:?}",
+            pod.name
+        );
+        plugins += arrived.len();
     }
     ensure!(envoys > 0, "no Envoy runs");
     Ok(vec![
         "validation and istioctl's analyzers say nothing".to_owned(),
         format!("{envoys} Envoys: nothing refused, nothing warming"),
+        format!("{plugins} plugins: each has its policy, word for word"),
     ])
 }
 
-/// What an Envoy refused or still waits for.
-pub(crate) fn faults(cluster: &dyn Cluster, pod: &Pod) -> Result<Vec<String>> {
-    let stats = cluster.admin(pod, "/stats")?;
+fn refused(stats: &str) -> Vec<String> {
     let refused = stats.lines().filter(|line| {
         let (name, value) = line.rsplit_once(": ").unwrap_or_default();
         REFUSALS.iter().any(|refusal| name.ends_with(refusal)) && value != "0"
     });
-    let mut faults: Vec<_> = refused.map(str::to_owned).collect();
-    let dump = cluster.admin(pod, "/config_dump?include_eds")?;
-    // After a refusal it may not even be JSON.
-    let dump: Value = serde_json::from_str(&dump).context("/config_dump")?;
-    find(&dump, &mut faults);
-    Ok(faults)
+    refused.map(str::to_owned).collect()
 }
 
-fn find(dump: &Value, faults: &mut Vec<String>) {
+fn waits_for(dump: &Value, faults: &mut Vec<String>) {
     match dump {
         Value::Object(fields) => {
             for (name, value) in fields {
                 if name == "error_state" || name.contains("warming") {
                     faults.push(format!("{name}: {value}"));
                 }
-                find(value, faults);
+                waits_for(value, faults);
             }
         }
-        Value::Array(elements) => elements.iter().for_each(|element| find(element, faults)),
+        Value::Array(elements) => elements
+            .iter()
+            .for_each(|element| waits_for(element, faults)),
         _ => {}
     }
+}
+
+/// The configurations of all plugins.
+fn policies(dump: &Value) -> Vec<Value> {
+    let configs = dump["configs"].as_array().into_iter().flatten();
+    let filters = configs.filter_map(|config| config["ecds_filters"].as_array());
+    let texts = filters.flatten().filter_map(|filter| {
+        filter
+            .pointer("/ecds_filter/typed_config/config/configuration/value")?
+            .as_str()
+    });
+    texts
+        .filter_map(|text| serde_json::from_str(text).ok())
+        .collect()
 }
