@@ -43,8 +43,8 @@ pub(crate) trait Cluster {
     /// The metrics of a pod's application.
     fn metrics(&self, pod: &Pod) -> Result<String>;
 
-    /// Ends the applications of a Deployment at once, as a crash would. [`Cluster::apply`] starts
-    /// them again.
+    /// Ends the pods of a Deployment at once, as the end of their node would. [`Cluster::apply`] starts
+    /// new ones.
     fn kill(&mut self, deployment: &str) -> Result<()>;
 }
 

@@ -186,10 +186,12 @@ impl Mesh {
             let wanted = specs
                 .iter()
                 .any(|spec| *spec == pod.spec && spec.name == *name);
+            let envoys = pod.envoy.iter_mut().map(Envoy::process_mut);
             let well = pod
                 .services
                 .iter_mut()
-                .all(|service| matches!(service.ended(), Ok(None)));
+                .chain(envoys)
+                .all(|process| matches!(process.ended(), Ok(None)));
             wanted && well
         });
         let new: Vec<PodSpec> = specs
@@ -407,13 +409,14 @@ impl Cluster for Mesh {
     }
 
     fn kill(&mut self, deployment: &str) -> Result<()> {
-        let pods = self.pods.values_mut();
+        let pods = self.pods.values();
         for pod in pods.filter(|pod| pod.spec.deployment == deployment) {
-            pod.services.iter().try_for_each(|service| -> Result<()> {
-                let id = service.id().to_string();
+            let envoys = pod.envoy.iter().map(Envoy::process);
+            for process in pod.services.iter().chain(envoys) {
+                let id = process.id().to_string();
                 let mut kill = Command::new("kill");
-                harness::process::run(kill.args(["-s", "KILL", &id]), "kill").map(drop)
-            })?;
+                harness::process::run(kill.args(["-s", "KILL", &id]), "kill")?;
+            }
         }
         Ok(())
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use harness::http::send;
+use harness::http::{Request, send};
 use serde_json::json;
 
 use crate::cluster::{Changes, Cluster};
@@ -29,16 +29,31 @@ pub(crate) fn bad_policy(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         Ok(metric(&metrics, "lanekeeper_config_rejected", &[]) == Some(1))
     })?;
     stay(&gateway, &visitors, 3)?;
-    let newcomer = send(
-        &gateway,
-        &sms()
-            .header("x-app-version", "canary")
-            .header("x-user", "user-0"),
-    )?;
-    ensure!(version(&newcomer)? == "stable", "a spoofed version passes");
+    let canary = sms().header("x-app-version", "canary");
+    let newcomer = send(&gateway, &canary.clone().header("x-user", "user-0"))?;
+    ensure!(version(&newcomer)? == "stable", "a made-up version passes");
+
+    // One that never had a good policy.
+    cluster.kill(&pod.deployment)?;
+    cluster.apply(&changes)?;
+    let mut client = Connection::new(&gateway);
+    for _ in 0..50 {
+        for request in [sms(), canary.clone()] {
+            let response = client.send(&request)?;
+            ensure!(version(&response)? == "stable", "a made-up version passes");
+            let cookies = response.headers.all("set-cookie").len();
+            ensure!(cookies == 0, "{cookies} cookies");
+        }
+    }
+    let metrics = cluster.admin(&pod, "/stats/prometheus")?;
+    ensure!(
+        metric(&metrics, "lanekeeper_config_rejected", &[]) == Some(1),
+        "it is not refused"
+    );
     Ok(vec![
         "lanekeeper_config_rejected is 1; 100 users stay, 300 requests; newcomers are assigned"
             .to_owned(),
+        "a new gateway: everybody is in stable, whatever version they say".to_owned(),
     ])
 }
 
@@ -108,7 +123,8 @@ fn open(cluster: &mut dyn Cluster, what: &str, changes: &Changes) -> Result<Stri
 fn unstamped(cluster: &mut dyn Cluster) -> Result<String> {
     let url = format!("oci://127.0.0.1:1/lanekeeper@{NO_IMAGE}");
     let sidecars = "lanekeeper-outbound";
-    let missing = Changes::default().replace("WasmPlugin", sidecars, "/spec/url", url.into());
+    let missing =
+        Changes::default().replace("WasmPlugin", sidecars, "/spec/url", url.clone().into());
     cluster.apply(&missing)?;
     let pods = pods_of(cluster, "app-service");
     wait_for(Duration::from_secs(15), "the filter is gone", || {
@@ -132,8 +148,22 @@ fn unstamped(cluster: &mut dyn Cluster) -> Result<String> {
             );
         }
     }
+    let shadow = "lanekeeper-shadow";
+    let missing = Changes::default().replace("WasmPlugin", shadow, "/spec/url", url.into());
+    cluster.apply(&missing)?;
+    let pods = pods_of(cluster, "model-shadow");
+    let pod = pods.first().context("no shadow runs")?;
+    wait_for(
+        Duration::from_secs(15),
+        "the shadow may call nobody",
+        || {
+            let response = cluster.call_from(pod, MODEL, &Request::get("/version"))?;
+            Ok(response.status == 403)
+        },
+    )?;
     Ok(
-        "no such image in the sidecars: every app pod still reaches the model of its version"
+        "no such image in the sidecars: every app pod still reaches the model of its version, and \
+        the shadow may call nobody"
             .to_owned(),
     )
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use crate::cluster::{Changes, Cluster};
 use crate::traffic::{
     Connection, Load, PROMPTLY, Visitor, gateway_pod, sms, stay, under_load, version, visitors,
-    wait_for, within_4_sigma,
+    wait_for, wait_until_restored, within_4_sigma,
 };
 
 const VISITORS: usize = 200;
@@ -97,19 +97,25 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         .partition(|visitor| visitor.given == "canary");
     ensure!(!holders.is_empty(), "nobody is in canary");
 
-    let down = Changes::default().scale("app-service-canary", 0);
-    cluster.apply(&down)?;
     let mut client = Connection::new(&gateway);
-    let mut answer = 0;
-    wait_for(PROMPTLY, "canary's holders get 503", || {
-        answer = holders[0].send(&mut client)?.status;
-        Ok(answer == 503)
-    })?;
-    for holder in &mut holders {
-        let status = holder.send(&mut client)?.status;
-        ensure!(status == 503, "a holder got {status}");
+    let label = "/spec/subsets/1/labels/version";
+    let typo = Changes::default().replace("DestinationRule", "app-service", label, "canray".into());
+    let down = Changes::default().scale("app-service-canary", 0);
+    for changes in [&typo, &down] {
+        cluster.apply(changes)?;
+        wait_for(PROMPTLY, "canary's holders get 503", || {
+            Ok(holders[0].send(&mut client)?.status == 503)
+        })?;
+        for holder in &mut holders {
+            let status = holder.send(&mut client)?.status;
+            ensure!(status == 503, "a holder got {status}");
+        }
+        stay(&gateway, &others, 2)?;
+        if std::ptr::eq(changes, &typo) {
+            cluster.apply(&Changes::default())?;
+            wait_until_restored(cluster)?;
+        }
     }
-    stay(&gateway, &others, 2)?;
 
     let off = down.then(&versions(90, 10, "off"));
     let time = push(cluster, &off, "\"off\"")?;
@@ -131,7 +137,7 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     );
     Ok(vec![
         format!(
-            "{} holders get 503, {} others notice nothing",
+            "a subset without pods, and none at all: {} holders get 503, {} others notice nothing",
             holders.len(),
             others.len()
         ),
