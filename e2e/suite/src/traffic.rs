@@ -312,21 +312,21 @@ pub(crate) fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<
 pub(crate) fn wait_until_restored(cluster: &mut dyn Cluster) -> Result<()> {
     let gateway = cluster.gateway()?;
     // Several in a row, for there are several workers.
-    let mut in_a_row = 0;
-    wait_for(
-        Duration::from_secs(30),
-        "the manifests are in force",
-        || {
-            let canary = sms().header("x-experiment", "canary");
-            let answers = [sms(), canary].map(|request| {
-                let response = harness::http::send(&gateway, &request)?;
-                let minted = response.headers.all("set-cookie").len();
-                Ok::<_, anyhow::Error>((version(&response)?, minted))
-            });
-            let fine = matches!(&answers, [Ok((_, 2)), Ok((canary, 0))] if canary == "canary");
-            in_a_row = if fine { in_a_row + 1 } else { 0 };
-            Ok(in_a_row > 10)
-        },
-    )
-    .map(drop)
+    let (mut in_a_row, mut last) = (0, String::new());
+    let limit = Duration::from_secs(15);
+    let restored = wait_for(limit, "the manifests are in force", || {
+        let canary = sms().header("x-experiment", "canary");
+        let answers = [sms(), canary].map(|request| {
+            let response = harness::http::send(&gateway, &request)?;
+            let minted = response.headers.all("set-cookie").len();
+            Ok::<_, anyhow::Error>((version(&response)?, minted))
+        });
+        let fine = matches!(&answers, [Ok((_, 2)), Ok((canary, 0))] if canary == "canary");
+        in_a_row = if fine { in_a_row + 1 } else { 0 };
+        last = format!("{answers:?}");
+        Ok(in_a_row > 10)
+    });
+    restored.map(drop).with_context(|| {
+        format!("the last answers to a newcomer and to one who asked for canary: {last}")
+    })
 }

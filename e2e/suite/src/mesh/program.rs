@@ -11,9 +11,6 @@ use harness::build;
 
 const PROGRESS: Duration = Duration::from_secs(20);
 
-const INSTALL_GO: &str = "install it: curl -fsSL https://go.dev/dl/go1.26.8.linux-amd64.tar.gz | \
-                          sudo tar -C /usr/local -xz, then export PATH=$PATH:/usr/local/go/bin";
-
 /// The program, or why it cannot be had.
 #[derive(Debug)]
 pub(crate) enum Program {
@@ -37,7 +34,7 @@ pub(crate) fn build() -> Result<Program> {
     }
     if let Err(error) = go_is_new_enough(&source) {
         return Ok(Program::Unavailable {
-            reason: format!("{error:#}; {INSTALL_GO}"),
+            reason: format!("{error:#}; {}", install_go()),
             excused: false,
         });
     }
@@ -59,11 +56,13 @@ pub(crate) fn build() -> Result<Program> {
             fs::write(&stamp, sources)?;
             Ok(Program::Built(program))
         }
-        Err(error) if module_is_gone(&format!("{error:#}")) => Ok(Program::Unavailable {
-            reason: format!("Istio's module is no longer to be had: {error:#}"),
-            excused: true,
-        }),
-        Err(error) => Err(error),
+        Err(error) => match missing_module(&format!("{error:#}")) {
+            Some(answer) => Ok(Program::Unavailable {
+                reason: format!("Istio's packages are no longer to be had: {answer}"),
+                excused: true,
+            }),
+            None => Err(error),
+        },
     }
 }
 
@@ -143,15 +142,28 @@ fn go_is_new_enough(source: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Whether a registry answered, and does not have a module (any more).
-fn module_is_gone(error: &str) -> bool {
+fn install_go() -> String {
+    let arch = match std::env::consts::ARCH {
+        "aarch64" => "arm64",
+        _ => "amd64",
+    };
+    format!(
+        "install Go 1.26: curl -fsSL https://go.dev/dl/go1.26.8.linux-{arch}.tar.gz | \
+         sudo tar -C /usr/local -xz, then export PATH=$PATH:/usr/local/go/bin"
+    )
+}
+
+/// What a registry answered, if it answered and does not have a module (any more).
+fn missing_module(error: &str) -> Option<&str> {
     let gone = [
         "404 Not Found",
         "410 Gone",
         "403 Forbidden",
         "unknown revision",
     ];
-    gone.iter().any(|answer| error.contains(answer))
+    error
+        .lines()
+        .find(|line| gone.iter().any(|answer| line.contains(answer)))
 }
 
 #[cfg(test)]
@@ -160,10 +172,12 @@ mod tests {
 
     #[test]
     fn a_broken_network_is_no_missing_module() {
-        assert!(module_is_gone(
-            "istio.io/istio@v0.0.0-2026: reading https://x/@v/v0.zip: 404 Not Found"
-        ));
-        assert!(!module_is_gone("dial tcp: lookup x: no such host"));
-        assert!(!module_is_gone("./main.go:3:1: syntax error"));
+        let gone = "istio.io/istio@v0.0.0-2026: reading https://x/@v/v0.zip: 404 Not Found";
+        assert_eq!(
+            missing_module(&format!("go build:\n{gone}\nmore")),
+            Some(gone)
+        );
+        assert_eq!(missing_module("dial tcp: lookup x: no such host"), None);
+        assert_eq!(missing_module("./main.go:3:1: syntax error"), None);
     }
 }

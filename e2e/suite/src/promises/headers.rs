@@ -112,8 +112,10 @@ pub(crate) fn stamp(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
             "model-service:8081",
             "model-service.sms-checker.svc.cluster.local:8081",
         ] {
-            for request in [predict(), predict().header("x-app-version", "shadow")] {
-                let response = cluster.call_from(&pod, host, &request)?;
+            let false_ones = ["stable", "canary", "shadow"];
+            let false_ones = false_ones.map(|name| predict().header("x-app-version", name));
+            for request in false_ones.iter().chain([&predict()]) {
+                let response = cluster.call_from(&pod, host, request)?;
                 let served_by = response.headers.get("x-served-by");
                 ensure!(
                     served_by == Some(&own),

@@ -30,17 +30,18 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         ensure!(faults.is_empty(), "{}: {}", pod.name, faults.join("\n"));
         envoys += 1;
 
-        let role = match pod.app.as_str() {
-            "istio-ingressgateway" => "gateway",
-            "model-shadow" => "shadow",
-            _ => "sidecar",
+        let (role, expected) = match pod.app.as_str() {
+            "istio-ingressgateway" => ("gateway", 1),
+            "model-shadow" => ("shadow", 1),
+            // Inbound and outbound.
+            _ => ("sidecar", 2),
         };
         let file = format!("wasm-plugins/policies/sms-checker-{role}.yaml");
         let policy = read_document(&harness::build::workspace().join(&file))?;
         let arrived = policies(&dump);
         ensure!(
-            !arrived.is_empty() && arrived.iter().all(|arrived| *arrived == policy),
-            "{}: not {file}, but {arrived:?}",
+            arrived.len() == expected && arrived.iter().all(|arrived| *arrived == policy),
+            "{}: not {expected} times {file}, but {arrived:?}",
             pod.name
         );
         plugins += arrived.len();
