@@ -9,7 +9,9 @@ use super::document::{
 use super::fault::Faults;
 use super::{quotas, shares};
 use crate::host::HostPattern;
-use crate::policy::{Identity, IdentitySource, Override, Policy, Rollout, Route, Secret, Version};
+use crate::policy::{
+    Cors, Identity, IdentitySource, Override, Policy, Rollout, Route, Secret, Version,
+};
 use crate::sidecar::Sidecar;
 
 /// Looks up environment variables.
@@ -125,6 +127,14 @@ fn rollout(
         client_header: document.client_header,
         on_missing: document.on_missing,
         exempt: document.exempt.into_iter().map(|prefix| prefix.0).collect(),
+        cors: document.cors.map(|cors| Cors {
+            origins: cors
+                .allow_origins
+                .into_iter()
+                .map(|origin| origin.0)
+                .collect(),
+            credentials: cors.allow_credentials,
+        }),
         cache_control: document.cache_control,
     }
 }

@@ -9,6 +9,8 @@ use super::algorithm::SECOND;
 pub struct Refusal<'p> {
     quota: &'p Quota,
     wait: u64,
+    /// The page of another host that may read it, and whether it may send cookies.
+    page: Option<(&'p str, bool)>,
 }
 
 impl<'p> Refusal<'p> {
@@ -17,9 +19,14 @@ impl<'p> Refusal<'p> {
     /// The status of a gRPC call: RESOURCE_EXHAUSTED.
     pub const GRPC_STATUS: u32 = 8;
 
-    pub(crate) fn new(quota: &'p Quota, until: u64, now: u64) -> Self {
+    pub(crate) fn new(
+        quota: &'p Quota,
+        until: u64,
+        now: u64,
+        page: Option<(&'p str, bool)>,
+    ) -> Self {
         let wait = until.saturating_sub(now).div_ceil(SECOND).max(1);
-        Self { quota, wait }
+        Self { quota, wait, page }
     }
 
     /// The quota that refuses; of several, the one that does so longest.
@@ -33,10 +40,10 @@ impl<'p> Refusal<'p> {
     }
 
     /// The headers of the answer that do not tell of its body.
-    pub fn headers(&self) -> [(&'static str, String); 4] {
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
         let (name, wait) = (self.quota.name(), self.wait);
         let (limit, period) = (self.quota.limit(), self.quota.period());
-        [
+        let mut headers = vec![
             // It is for this client, and soon over.
             ("cache-control", "no-store".to_owned()),
             ("retry-after", wait.to_string()),
@@ -45,7 +52,17 @@ impl<'p> Refusal<'p> {
                 "ratelimit-policy",
                 format!("\"{name}\";q={limit};w={period}"),
             ),
-        ]
+        ];
+        if let Some((origin, credentials)) = self.page {
+            let readable = "retry-after, ratelimit, ratelimit-policy".to_owned();
+            headers.push(("access-control-allow-origin", origin.to_owned()));
+            headers.push(("access-control-expose-headers", readable));
+            headers.push(("vary", "origin".to_owned()));
+            if credentials {
+                headers.push(("access-control-allow-credentials", "true".to_owned()));
+            }
+        }
+        headers
     }
 
     /// One sentence for people.
