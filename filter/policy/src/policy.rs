@@ -151,7 +151,7 @@ impl Policy {
     pub fn from_json(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let document = serde_json::from_slice(json).map_err(|error| {
             let mut faults = Faults::default();
-            faults.add_text("policy", error.to_string(), "a policy as JSON");
+            faults.add_text("policy", &error.to_string(), "a policy as JSON");
             faults
         })?;
         Self::compile(&document, env)
