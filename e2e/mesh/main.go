@@ -20,9 +20,9 @@ const usage = `An Istio control plane for one machine: serves kustomizations to 
   mesh [flags] DIRECTORY...           serve, and follow changes of the files
   mesh --check [flags] DIRECTORY...   validate and analyse, and end: 0 without any message, else 1
 
-Each DIRECTORY holds a kustomization. A replica of a Deployment is a pod with an address of its own in
-the network: 127.N.1.1 is the first pod of the first Deployment, and 127.N.101.1 is where its sidecar takes what it
-sends. The control plane itself has 127.N.0.1:
+Each DIRECTORY holds a kustomization. A replica of a Deployment is a pod with an address of its own:
+127.N.1.1 is the first pod of the first Deployment, and 127.N.101.1 is where its sidecar takes what it
+sends. The control plane itself is at 127.N.0.1:
 
   :15010   ADS, without TLS
   :15014   /status: what runs, as JSON; /debug/...: istiod's own pages
@@ -40,10 +40,14 @@ type options struct {
 }
 
 func main() {
-	if err := run(); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
-		os.Exit(1)
+	err := run()
+	if err == nil {
+		return
 	}
+	if !errors.Is(err, found) {
+		fmt.Fprintln(os.Stderr, "error:", err)
+	}
+	os.Exit(1)
 }
 
 // found says that a check found something, which it has printed.

@@ -14,8 +14,6 @@ func init() {
 		"ENABLE_CA_SERVER":     "false",
 		"PILOT_CERT_PROVIDER":  "none",
 		"PILOT_ENABLE_AMBIENT": "false",
-		// It would say that it misses these CRDs.
-		"PILOT_ENABLE_GATEWAY_API": "false",
 		// Where Istio's tests would find what was built from its sources.
 		"TARGET_OUT": ".",
 		"LOCAL_OUT":  ".",

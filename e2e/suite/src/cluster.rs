@@ -25,8 +25,9 @@ pub(crate) trait Cluster {
     /// there, not until routes and policies are in force. An error if any object is refused.
     fn apply(&mut self, changes: &Changes) -> Result<()>;
 
-    /// Every message of validation and analysis about the manifests and one more.
-    fn check(&self, one_more: Option<&str>) -> Result<Vec<String>>;
+    /// Every message of validation and analysis about the manifests, with `istio` or one of its overlays,
+    /// and one more.
+    fn check(&self, istio: &str, one_more: Option<&str>) -> Result<Vec<String>>;
 
     /// The pods that run.
     fn pods(&self) -> Vec<Pod>;

@@ -345,9 +345,10 @@ impl Cluster for Mesh {
         self.reconcile(status.pods)
     }
 
-    fn check(&self, one_more: Option<&str>) -> Result<Vec<String>> {
-        let workspace = build::workspace();
-        let mut kustomizations: Vec<_> = MANIFESTS.map(|dir| workspace.join(dir)).into();
+    fn check(&self, istio: &str, one_more: Option<&str>) -> Result<Vec<String>> {
+        let chosen = |dir| if dir == "istio" { istio } else { dir };
+        let paths = MANIFESTS.map(|dir| build::workspace().join(chosen(dir)));
+        let mut kustomizations = Vec::from(paths);
         if let Some(manifest) = one_more {
             let dir = self.scratch("one-more")?;
             fs::write(dir.join("manifest.yaml"), manifest)?;

@@ -29,7 +29,7 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let mut facts = Vec::new();
     for (name, expected) in FAULTS {
         let manifest = fs::read_to_string(dir.join(format!("{name}.yaml")))?;
-        let messages = cluster.check(Some(&manifest))?;
+        let messages = cluster.check("istio", Some(&manifest))?;
         let telling = messages.iter().find(|message| message.contains(expected));
         ensure!(
             telling.is_some(),
