@@ -178,8 +178,8 @@ func (w *world) objects() []runtime.Object {
 	return list
 }
 
-// become tells istiod what is different in the next world: what routes lead to comes first, and what
-// they no longer lead to goes last.
+// become tells istiod what is different in the next world. It waits a moment for more before it pushes,
+// so Envoys get all of it at once, and the order is of no importance.
 func (w *world) become(next *world, server *xds.FakeDiscoveryServer) error {
 	kube := server.KubeClient().Kube()
 	faults := []error{
