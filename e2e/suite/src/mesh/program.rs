@@ -1,13 +1,12 @@
 //! The control plane's program: Istio's packages in a command of our own.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use harness::build;
+use harness::{build, process};
 
 const PROGRESS: Duration = Duration::from_secs(20);
 
@@ -72,18 +71,10 @@ fn run_with_progress(go: &mut Command) -> Result<()> {
         "Building the control plane from Istio's packages. The first time, this takes about ten\n\
          minutes on two cores and 3 GB of disk, and 650 MB are fetched; then seconds."
     );
-    let mut child = go
-        .stdin(Stdio::null())
-        .stdout(Stdio::null())
-        .stderr(Stdio::piped())
-        .spawn()
-        .context("cannot run go")?;
-    let output = child.stderr.take().context("no output of go")?;
-    let (mut fetched, mut compiled, mut told) = (0, 0, Instant::now());
-    let start = told;
-    let mut lines = Vec::new();
-    for line in BufReader::new(output).lines() {
-        let line = line?;
+    let (mut fetched, mut compiled, mut lines) = (0, 0, Vec::new());
+    let start = Instant::now();
+    let mut told = start;
+    let status = process::run_by_lines(go, |line| {
         if line.starts_with("go: downloading ") {
             fetched += 1;
         } else if line.contains([' ', ':']) {
@@ -95,11 +86,10 @@ fn run_with_progress(go: &mut Command) -> Result<()> {
             told = Instant::now();
             let seconds = start.elapsed().as_secs();
             eprintln!(
-                "  {seconds} s: {fetched} modules fetched, {compiled} of about 1,800 packages compiled"
+                "  {seconds} s: {fetched} modules fetched, {compiled} of about 2,000 packages compiled"
             );
         }
-    }
-    let status = child.wait()?;
+    })?;
     let last = &lines[lines.len().saturating_sub(20)..];
     ensure!(
         status.success(),
