@@ -6,6 +6,8 @@ use crate::config::compile;
 use crate::config::document::{CacheControl, ClientHeader, Document, OnMissing, State, Stickiness};
 use crate::config::fault::Faults;
 use crate::config::read::Read;
+use crate::decide::Outcome;
+use crate::headers::Headers;
 use crate::host::{self, HostPattern};
 use crate::path;
 use crate::quota::Quota;
@@ -47,7 +49,15 @@ pub struct Rollout {
     pub(crate) client_header: ClientHeader,
     pub(crate) on_missing: OnMissing,
     pub(crate) exempt: Vec<String>,
+    pub(crate) cors: Option<Cors>,
     pub(crate) cache_control: CacheControl,
+}
+
+/// Which pages of other hosts may read a refusal.
+#[derive(Clone, Debug)]
+pub(crate) struct Cors {
+    pub(crate) origins: Vec<String>,
+    pub(crate) credentials: bool,
 }
 
 /// A named release of the whole chain.
@@ -141,7 +151,7 @@ impl Policy {
     pub fn from_json(json: &[u8], env: &dyn Fn(&str) -> Option<String>) -> Result<Self, Faults> {
         let document = serde_json::from_slice(json).map_err(|error| {
             let mut faults = Faults::default();
-            faults.add_text("policy", error.to_string(), "a policy as JSON");
+            faults.add_text("policy", &error.to_string(), "a policy as JSON");
             faults
         })?;
         Self::compile(&document, env)
@@ -222,6 +232,25 @@ impl Policy {
         let known = patterns.filter(|pattern| pattern.matches(host));
         let best = known.max_by_key(|pattern| pattern.specificity());
         best.map_or("", HostPattern::text)
+    }
+
+    /// The origin of a request, if its rollout lets pages of that origin read refusals, and whether
+    /// they may send cookies.
+    pub(crate) fn page_that_may_read(
+        &self,
+        headers: Headers<'_>,
+        outcome: &Outcome,
+    ) -> Option<(&str, bool)> {
+        let Outcome::Assigned(assignment) = outcome else {
+            return None;
+        };
+        let cors = self.rollouts.get(assignment.rollout)?.cors.as_ref()?;
+        let origin = headers.once("origin")?;
+        let known = cors
+            .origins
+            .iter()
+            .find(|known| known.as_bytes() == origin)?;
+        Some((known, cors.credentials))
     }
 
     /// The rollout of a request, as its index: the best host first, then the longest path prefix

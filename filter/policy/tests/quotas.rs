@@ -420,9 +420,11 @@ fn a_refusal_tells_how_long_to_wait_and_why() {
     gateway.now += 48 * SECOND + 1;
     let ruling = gateway.send(&[("x-user", "alice")]);
     let refusal = ruling.refusal.expect("a refusal");
-    let headers = refusal
+    let headers: Vec<String> = refusal
         .headers()
-        .map(|(name, value)| format!("{name}: {value}"));
+        .iter()
+        .map(|(name, value)| format!("{name}: {value}"))
+        .collect();
     assert_eq!(
         headers,
         [
@@ -443,6 +445,55 @@ fn a_refusal_tells_how_long_to_wait_and_why() {
     assert_eq!(gateway.admitted(1, &[("x-user", "alice")]), 0);
     gateway.now += SECOND;
     assert_eq!(gateway.admitted(1, &[("x-user", "alice")]), 1);
+}
+
+#[test]
+fn pages_that_the_rollout_names_may_read_a_refusal() {
+    let mut gateway = Gateway::new(json!([]));
+    let quota = json!({ "name": "all", "key": ["address"], "limit": 1, "period": "1m" });
+    let cors = json!({ "allowOrigins": ["https://shop.example"], "allowCredentials": true });
+    gateway.policy = compile(json!({
+        "rollouts": [rollout_with(json!({ "cors": cors }))],
+        "quotas": [quota],
+    }));
+    gateway.send(&[]);
+    let mut allowed = |origin: &str| {
+        let refusal = gateway
+            .send(&[("origin", origin)])
+            .refusal
+            .expect("a refusal");
+        let headers = refusal.headers().into_iter();
+        let cors = headers.filter(|(name, _)| name.starts_with("access-control-"));
+        cors.map(|(name, value)| format!("{name}: {value}"))
+            .collect::<Vec<_>>()
+    };
+    assert_eq!(
+        allowed("https://shop.example"),
+        [
+            "access-control-allow-origin: https://shop.example",
+            "access-control-expose-headers: retry-after, ratelimit, ratelimit-policy",
+            "access-control-allow-credentials: true",
+        ]
+    );
+    for origin in ["https://other.example", "null", "*", "https://SHOP.example"] {
+        assert!(allowed(origin).is_empty(), "{origin}");
+    }
+    for origin in [
+        "https://shop.example/",
+        "shop.example",
+        "*",
+        "https://a:b",
+        "https://a:0",
+    ] {
+        let cors = json!({ "allowOrigins": [origin] });
+        let faults = faults(json!({ "rollouts": [rollout_with(json!({ "cors": cors }))] }));
+        assert!(
+            faults
+                .concat()
+                .starts_with("rollouts[0].cors.allowOrigins[0]: "),
+            "{origin}"
+        );
+    }
 }
 
 #[test]

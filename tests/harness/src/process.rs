@@ -3,7 +3,7 @@
 use crate::http;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{self, File};
-use std::io::{self, Write};
+use std::io::{self, BufRead, BufReader, Write};
 #[cfg(unix)]
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -218,6 +218,34 @@ pub fn run_visibly(command: &mut Command) -> Result<ExitStatus> {
     let mut watchdog = watchdog(&format!("-{}", child.id())).inspect_err(|_| {
         let _ = child.kill();
     })?;
+    let status = child.wait();
+    let _ = watchdog.kill();
+    let _ = watchdog.wait();
+    Ok(status?)
+}
+
+/// Runs a command that may take minutes, and hands over each line that it writes to stderr. As with
+/// [`run_visibly`], it ends when we do.
+pub fn run_by_lines(command: &mut Command, mut line: impl FnMut(String)) -> Result<ExitStatus> {
+    #[cfg(unix)]
+    command.process_group(0);
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::piped())
+        .spawn()
+        .with_context(|| format!("cannot run {:?}", command.get_program()))?;
+    let mut watchdog = watchdog(&format!("-{}", child.id())).inspect_err(|_| {
+        let _ = child.kill();
+    })?;
+    let output = child.stderr.take();
+    for text in output
+        .into_iter()
+        .flat_map(|output| BufReader::new(output).lines())
+    {
+        let Ok(text) = text else { break };
+        line(text);
+    }
     let status = child.wait();
     let _ = watchdog.kill();
     let _ = watchdog.wait();

@@ -1,7 +1,5 @@
 //! Turns the document into a policy; what only shows between several fields is checked here.
 
-use serde_json::Value;
-
 use super::document::{
     ClientHeader, Document, IdentityDocument, OnMismatch, OnMissing, OverrideDocument, PathPrefix,
     RolloutDocument, Serves, SidecarDocument, Stickiness,
@@ -9,7 +7,9 @@ use super::document::{
 use super::fault::Faults;
 use super::{quotas, shares};
 use crate::host::HostPattern;
-use crate::policy::{Identity, IdentitySource, Override, Policy, Rollout, Route, Secret, Version};
+use crate::policy::{
+    Cors, Identity, IdentitySource, Override, Policy, Rollout, Route, Secret, Version,
+};
 use crate::sidecar::Sidecar;
 
 /// Looks up environment variables.
@@ -68,11 +68,7 @@ fn rollout(
     for (index, exempt) in document.exempt.iter().enumerate() {
         if exempt.0 == "/" {
             let allowed = "a path below /: else the rollout would have no requests";
-            faults.add(
-                &format!("{path}.exempt[{index}]"),
-                Value::from("/"),
-                allowed,
-            );
+            faults.add_string(&format!("{path}.exempt[{index}]"), "/", allowed);
         }
     }
     if document.stickiness == Stickiness::Identity
@@ -80,7 +76,7 @@ fn rollout(
         && document.client_header == ClientHeader::Ignore
     {
         let allowed = "split (stickiness identity assigns by slot alone)";
-        faults.add(&at("onMissing"), Value::from("baseline"), allowed);
+        faults.add_string(&at("onMissing"), "baseline", allowed);
     }
     if let Some(domain) = &document.cookie.domain {
         for host in &document.hosts {
@@ -88,11 +84,7 @@ fn rollout(
                 let allowed = format!(
                     "a domain that every host of the rollout belongs to (browsers drop the cookie on {host})"
                 );
-                faults.add(
-                    &at("cookie.domain"),
-                    Value::from(domain.0.as_str()),
-                    allowed,
-                );
+                faults.add_string(&at("cookie.domain"), &domain.0, &allowed);
             }
         }
     }
@@ -125,6 +117,14 @@ fn rollout(
         client_header: document.client_header,
         on_missing: document.on_missing,
         exempt: document.exempt.into_iter().map(|prefix| prefix.0).collect(),
+        cors: document.cors.map(|cors| Cors {
+            origins: cors
+                .allow_origins
+                .into_iter()
+                .map(|origin| origin.0)
+                .collect(),
+            credentials: cors.allow_credentials,
+        }),
         cache_control: document.cache_control,
     }
 }
@@ -134,11 +134,7 @@ pub(crate) fn hosts_of_clients(hosts: &[HostPattern], path: &str, faults: &mut F
     for (index, host) in hosts.iter().enumerate() {
         if matches!(host, HostPattern::Service(_)) {
             let allowed = "a host name, *.suffix or * (name.* is for sidecars)";
-            faults.add(
-                &format!("{path}[{index}]"),
-                Value::from(host.to_string()),
-                allowed,
-            );
+            faults.add_string(&format!("{path}[{index}]"), &host.to_string(), allowed);
         }
     }
 }
@@ -154,7 +150,7 @@ fn cookies_we_set(rollout: &RolloutDocument, path: &str, faults: &mut Faults) {
         };
         if cookie.0 == *ours {
             let allowed = "another name than the version cookie's (cookie.name)";
-            faults.add(&at, Value::from(ours.as_str()), allowed);
+            faults.add_string(&at, ours, allowed);
         }
         if !entry.trusted && entry.mint != Some(false) {
             names.push((at, &cookie.0));
@@ -165,7 +161,7 @@ fn cookies_we_set(rollout: &RolloutDocument, path: &str, faults: &mut Faults) {
         if name_in_lower_case.starts_with("__host-") || name_in_lower_case.starts_with("__secure-")
         {
             let allowed = "a name without the prefixes __Host- and __Secure-, which browsers refuse without https";
-            faults.add(&at, Value::from(name.as_str()), allowed);
+            faults.add_string(&at, name, allowed);
         }
     }
 }
@@ -192,11 +188,7 @@ fn different_headers(rollout: &RolloutDocument, path: &str, faults: &mut Faults)
             .find(|(_, other)| other == header);
         if let Some((other, _)) = other.filter(|_| !header.0.is_empty()) {
             let allowed = format!("another header than that of {other}");
-            faults.add(
-                &format!("{path}.{field}"),
-                Value::from(header.0.as_str()),
-                allowed,
-            );
+            faults.add_string(&format!("{path}.{field}"), &header.0, &allowed);
         }
     }
 }
@@ -230,7 +222,7 @@ fn identity(documents: &[IdentityDocument], path: &str, faults: &mut Faults) -> 
         if mint {
             if let Some(other) = minting {
                 let allowed = format!("true only once ({path}[{other}] mints already)");
-                faults.add_text(&format!("{at}.mint"), "true", allowed);
+                faults.add_text(&format!("{at}.mint"), "true", &allowed);
             }
             minting = Some(index);
         }
@@ -258,9 +250,9 @@ fn override_by(
         };
         let value = env(&secret.env.0).filter(sendable);
         if value.is_none() && faults.none_under(path) {
-            faults.add(
+            faults.add_string(
                 &format!("{path}.secret.env"),
-                Value::from(secret.env.0.as_str()),
+                &secret.env.0,
                 "a variable of the plugin (vmConfig.env, environment_variables) that holds visible ASCII, without spaces or a newline at its ends",
             );
         }
@@ -284,12 +276,12 @@ fn sidecar(document: SidecarDocument, faults: &mut Faults) -> Sidecar {
         let at = format!("sidecar.{field}");
         if !hosts.is_empty() && !allowed && faults.none_under("sidecar.serves") {
             let serves = if own { "shadow" } else { "own" };
-            faults.add_text(&at, "a list", format!("nothing without serves: {serves}"));
+            faults.add_text(&at, "a list", &format!("nothing without serves: {serves}"));
         }
     }
     if !own && document.on_mismatch == OnMismatch::Refuse {
         let allowed = "observe (a shadow gets requests for all versions)";
-        faults.add("sidecar.onMismatch", Value::from("refuse"), allowed);
+        faults.add_string("sidecar.onMismatch", "refuse", allowed);
     }
     Sidecar {
         serves: document.serves,
@@ -330,7 +322,7 @@ fn same_name_same_versions(rollouts: &[RolloutDocument], faults: &mut Faults) {
                     "the same as rollouts[{first}].{field} (both are {})",
                     rollout.name.0
                 );
-                faults.add_text(&at, "different", allowed);
+                faults.add_text(&at, "different", &allowed);
             }
         }
     }
@@ -352,7 +344,7 @@ fn no_route_twice(rollouts: &[RolloutDocument], faults: &mut Faults) {
                     } else {
                         format!("a host and path that rollouts[{other}] does not have")
                     };
-                    faults.add_text(&at, format!("{host} {prefix}"), allowed);
+                    faults.add_text(&at, &format!("{host} {prefix}"), &allowed);
                 }
                 seen.push((host, prefix, index));
             }

@@ -48,6 +48,8 @@ object! {
         on_missing: OnMissing = OnMissing::Split,
         /// Paths that get the baseline and nothing else (health, metrics, assets that every version serves); `/healthz` covers everything below it.
         exempt: Vec<PathPrefix> = Vec::new(),
+        /// Which pages of other hosts may read a quota's refusal. (All other answers are the application's, or the VirtualService's corsPolicy.) Default: none.
+        cors: Option<CorsDocument>,
         /// `private`: shared caches do not store responses of this rollout. `leave`: Cache-Control stays as it is. Default: `private`.
         cache_control: CacheControl = CacheControl::Private,
     }
@@ -112,6 +114,16 @@ object! {
         header: HeaderName,
         /// The environment variable of the plugin that holds the secret (`vmConfig.env` in a WasmPlugin, `environment_variables` in Envoy).
         env: EnvName,
+    }
+}
+
+object! {
+    /// Which pages of other hosts may read a quota's refusal (the Fetch standard's CORS protocol).
+    pub(crate) struct CorsDocument {
+        /// Origins of the pages, as in `https://shop.example`.
+        allow_origins: Vec<Origin>,
+        /// Whether they may send cookies. Default: false.
+        allow_credentials: bool = false,
     }
 }
 
@@ -331,6 +343,17 @@ text! {
             && !text.contains(['?', '#'])
             && text.bytes().all(|b| b.is_ascii_graphic())
             && crate::path::normalise(text.as_bytes()) == text.as_bytes()
+    }
+}
+
+text! {
+    /// The origin of a page (RFC 6454, section 6.2).
+    pub(crate) struct Origin: "an origin in lower case: http:// or https://, a host, and a port unless it is the scheme's own; no path", |text| {
+        let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
+        authority.is_some_and(|authority| {
+            let (host, port) = authority.split_once(':').unwrap_or((authority, "1"));
+            crate::host::is_domain(host) && port.parse::<u16>().is_ok_and(|port| port > 0)
+        })
     }
 }
 

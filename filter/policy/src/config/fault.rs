@@ -1,6 +1,5 @@
 //! What is wrong with a configuration, and where.
 
-use std::borrow::Borrow;
 use std::fmt;
 
 use serde_json::Value;
@@ -32,36 +31,26 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     /// Adds a fault of a value that stands in the document.
-    pub(crate) fn add(
-        &mut self,
-        path: &str,
-        value: impl Borrow<Value>,
-        allowed: impl Into<String>,
-    ) {
+    pub(crate) fn add(&mut self, path: &str, value: &Value, allowed: &str) {
         // Who writes the secret itself instead of its variable's name shall not read it in a log.
-        let shown = if path.ends_with(".secret") {
-            "a secret".to_owned()
+        if path.ends_with(".secret") {
+            self.add_text(path, "a secret", allowed);
         } else {
-            shown(value.borrow())
-        };
-        self.push(path, shown, allowed.into());
+            self.add_text(path, &shown(value), allowed);
+        }
     }
 
-    /// Adds a fault that is in no single value: `value` says what is found.
-    pub(crate) fn add_text(
-        &mut self,
-        path: &str,
-        value: impl Into<String>,
-        allowed: impl Into<String>,
-    ) {
-        self.push(path, value.into(), allowed.into());
+    /// Adds a fault of a string that stands in the document.
+    pub(crate) fn add_string(&mut self, path: &str, value: &str, allowed: &str) {
+        self.add(path, &Value::from(value), allowed);
     }
 
-    fn push(&mut self, path: &str, value: String, allowed: String) {
+    /// Adds a fault of a number, or one that is in no single value: `value` says what is found.
+    pub(crate) fn add_text(&mut self, path: &str, value: &str, allowed: &str) {
         self.0.push(Fault {
             path: path.to_owned(),
-            value,
-            allowed,
+            value: value.to_owned(),
+            allowed: allowed.to_owned(),
         });
     }
 

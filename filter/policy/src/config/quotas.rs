@@ -1,7 +1,5 @@
 //! Turns the quotas of the document into those of the policy.
 
-use serde_json::Value;
-
 use super::compile::hosts_of_clients;
 use super::document::{AlgorithmName, Memory, QuotaDocument};
 use super::fault::Faults;
@@ -21,12 +19,8 @@ pub(crate) fn quotas(documents: Vec<QuotaDocument>, faults: &mut Faults) -> Vec<
         // A name that could not be read is empty.
         let twice = earlier.filter(|other| other.name == document.name).count() > 0;
         if twice && !document.name.0.is_empty() {
-            let name = Value::from(document.name.0.as_str());
-            faults.add(
-                &format!("quotas[{index}].name"),
-                name,
-                "a name used only once",
-            );
+            let at = format!("quotas[{index}].name");
+            faults.add_string(&at, &document.name.0, "a name used only once");
         }
     }
     let documents = documents.into_iter().enumerate();
@@ -119,26 +113,24 @@ fn algorithm(
             if !(1..=MAX_WINDOW).contains(&limit) {
                 let allowed =
                     format!("a whole number from 1 to {MAX_WINDOW} (more with algorithm: bucket)");
-                faults.add(&at("limit"), Value::from(limit), allowed);
+                faults.add_text(&at("limit"), &limit.to_string(), &allowed);
             }
             if let Some(burst) = burst {
                 let allowed = "nothing without algorithm: bucket";
-                faults.add(&at("burst"), Value::from(burst), allowed);
+                faults.add_text(&at("burst"), &burst.to_string(), allowed);
             }
             Algorithm::Window { limit, period }
         }
         AlgorithmName::Bucket => {
             if limit == 0 {
                 let allowed = format!("a whole number from 1 to {}", u32::MAX);
-                faults.add(&at("limit"), Value::from(limit), allowed);
+                faults.add_text(&at("limit"), &limit.to_string(), &allowed);
             }
             let in_range = |burst: &u32| (1..=limit.max(1)).contains(burst);
             if burst.filter(in_range).is_none() {
                 let allowed = format!("a whole number from 1 to the limit, {limit}");
-                match burst {
-                    Some(burst) => faults.add(&at("burst"), Value::from(burst), allowed),
-                    None => faults.add_text(&at("burst"), "missing", allowed),
-                }
+                let found = burst.map_or("missing".to_owned(), |burst| burst.to_string());
+                faults.add_text(&at("burst"), &found, &allowed);
             }
             // Rounded up: rather a nanosecond too late than one request too many.
             let interval = period.div_ceil(u64::from(limit.max(1)));
@@ -186,7 +178,7 @@ fn table(
         }
         let allowed = format!("a whole number from 1 to {most} (maxMemory is {max} bytes)");
         let at = format!("{path}.capacity");
-        faults.add(&at, Value::from(capacity), allowed);
+        faults.add_text(&at, &capacity.to_string(), &allowed);
     }
     cut(keys)
 }

@@ -49,10 +49,9 @@ impl<T: Read> Read for Vec<T> {
             faults.add(path, value, "a list");
             return Vec::new();
         };
+        let items = items.iter().enumerate();
         items
-            .iter()
-            .enumerate()
-            .map(|(index, item)| T::read(item, &format!("{path}[{index}]"), faults))
+            .map(|(index, item)| T::read(item, &item_path(path, index), faults))
             .collect()
     }
 
@@ -90,8 +89,7 @@ impl Read for u32 {
         match value.as_f64().filter(whole) {
             Some(number) => number as u32,
             None => {
-                let allowed = format!("a whole number from 0 to {}", u32::MAX);
-                faults.add(path, value, allowed);
+                faults.add(path, value, "a whole number from 0 to 4294967295");
                 0
             }
         }
@@ -168,7 +166,7 @@ pub(crate) fn word(value: &Value) -> Option<&str> {
 
 /// Says that a value is none of the words that are allowed.
 pub(crate) fn none_of(words: &[&str], value: &Value, path: &str, faults: &mut Faults) {
-    faults.add(path, value, format!("one of {}", words.join(", ")));
+    faults.add(path, value, &format!("one of {}", words.join(", ")));
 }
 
 /// The JSON Schema of a choice of words.
@@ -279,17 +277,14 @@ pub(crate) fn fields<'a>(
     };
     let Some(object) = value.as_object() else {
         let place = if path.is_empty() { "policy" } else { path };
-        faults.add(
-            place,
-            value,
-            format!("an object with the fields {}", allowed()),
-        );
+        let allowed = format!("an object with the fields {}", allowed());
+        faults.add(place, value, &allowed);
         return None;
     };
     for (key, value) in object {
         if !keys.iter().any(|known| camel(known) == *key) {
             let message = format!("unknown field; allowed: {}", allowed());
-            faults.add(&join(path, key), value, message);
+            faults.add(&join(path, key), value, &message);
         }
     }
     Some(Fields { object, path })
@@ -297,9 +292,8 @@ pub(crate) fn fields<'a>(
 
 impl Fields<'_> {
     pub(crate) fn read<T: Read>(&self, key: &str, default: Option<T>, faults: &mut Faults) -> T {
-        let key = camel(key);
-        let path = join(self.path, &key);
-        match self.object.get(&key) {
+        let (path, value) = self.field(key);
+        match value {
             Some(value) => T::read(value, &path, faults),
             None => default.or_else(T::absent).unwrap_or_else(|| {
                 faults.add_text(&path, "missing", "this field is required");
@@ -307,6 +301,17 @@ impl Fields<'_> {
             }),
         }
     }
+
+    /// The path of a field and its value. Apart from [`Self::read`], of which there is a copy for
+    /// each type of field.
+    fn field(&self, key: &str) -> (String, Option<&Value>) {
+        let key = camel(key);
+        (join(self.path, &key), self.object.get(&key))
+    }
+}
+
+fn item_path(path: &str, index: usize) -> String {
+    format!("{path}[{index}]")
 }
 
 /// The JSON Schema of one object while it is put together.

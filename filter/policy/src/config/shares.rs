@@ -1,7 +1,5 @@
 //! Who owns which slots: weights and explicit ranges.
 
-use serde_json::Value;
-
 use super::document::{RolloutDocument, State, Stickiness, VersionDocument};
 use super::fault::Faults;
 use crate::slot::{SLOTS, SlotRange};
@@ -24,7 +22,7 @@ pub(crate) fn shares(
             if version.state == State::Draining {
                 let at = format!("{path}[{index}].state");
                 let allowed = "live or off (draining needs stickiness cookie)";
-                faults.add(&at, Value::from("draining"), allowed);
+                faults.add_string(&at, "draining", allowed);
             }
         }
     }
@@ -70,8 +68,7 @@ fn names_are_used_once(versions: &[VersionDocument], path: &str, faults: &mut Fa
         let twice = earlier.filter(|other| other.name == version.name).count() > 0;
         if twice && !version.name.0.is_empty() {
             let at = format!("{path}[{index}].name");
-            let name = Value::from(version.name.0.as_str());
-            faults.add(&at, name, "a name used only once");
+            faults.add_string(&at, &version.name.0, "a name used only once");
         }
     }
 }
@@ -118,7 +115,7 @@ fn by_weight(
         let (percent, fraction) = (all / 100, all % 100);
         let allowed = "weights that add up to 100, of all versions or of those that are live";
         let found = format!("weights that add up to {percent}.{fraction:02}");
-        faults.add_text(path, found, allowed);
+        faults.add_text(path, &found, allowed);
         return Vec::new();
     }
     let mut first = 0;
@@ -149,10 +146,10 @@ fn by_slots(
     {
         for (number, range) in version.slots.iter().flatten().enumerate() {
             if let Some((other, owner)) = ranges.iter().find(|(other, _)| other.overlaps(range)) {
-                faults.add(
+                faults.add_string(
                     &format!("{path}[{index}].slots[{number}]"),
-                    Value::from(range.to_string()),
-                    format!("slots that nobody else owns ({other} belongs to versions[{owner}])"),
+                    &range.to_string(),
+                    &format!("slots that nobody else owns ({other} belongs to versions[{owner}])"),
                 );
             }
             ranges.push((*range, index));

@@ -218,7 +218,10 @@ impl Judge {
         });
         Ruling {
             judgements: judgements.collect(),
-            refusal: longest.map(|(until, quota)| Refusal::new(quota, until, now)),
+            refusal: longest.map(|(until, quota)| {
+                let page = policy.page_that_may_read(request.headers, outcome);
+                Refusal::new(quota, until, now, page)
+            }),
         }
     }
 }

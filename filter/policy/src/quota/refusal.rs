@@ -1,7 +1,5 @@
 //! The answer to a request that a quota refuses.
 
-use serde_json::json;
-
 use super::Quota;
 use super::algorithm::SECOND;
 
@@ -11,6 +9,8 @@ use super::algorithm::SECOND;
 pub struct Refusal<'p> {
     quota: &'p Quota,
     wait: u64,
+    /// The page of another host that may read it, and whether it may send cookies.
+    page: Option<(&'p str, bool)>,
 }
 
 impl<'p> Refusal<'p> {
@@ -19,9 +19,14 @@ impl<'p> Refusal<'p> {
     /// The status of a gRPC call: RESOURCE_EXHAUSTED.
     pub const GRPC_STATUS: u32 = 8;
 
-    pub(crate) fn new(quota: &'p Quota, until: u64, now: u64) -> Self {
+    pub(crate) fn new(
+        quota: &'p Quota,
+        until: u64,
+        now: u64,
+        page: Option<(&'p str, bool)>,
+    ) -> Self {
         let wait = until.saturating_sub(now).div_ceil(SECOND).max(1);
-        Self { quota, wait }
+        Self { quota, wait, page }
     }
 
     /// The quota that refuses; of several, the one that does so longest.
@@ -35,10 +40,10 @@ impl<'p> Refusal<'p> {
     }
 
     /// The headers of the answer that do not tell of its body.
-    pub fn headers(&self) -> [(&'static str, String); 4] {
+    pub fn headers(&self) -> Vec<(&'static str, String)> {
         let (name, wait) = (self.quota.name(), self.wait);
         let (limit, period) = (self.quota.limit(), self.quota.period());
-        [
+        let mut headers = vec![
             // It is for this client, and soon over.
             ("cache-control", "no-store".to_owned()),
             ("retry-after", wait.to_string()),
@@ -47,7 +52,17 @@ impl<'p> Refusal<'p> {
                 "ratelimit-policy",
                 format!("\"{name}\";q={limit};w={period}"),
             ),
-        ]
+        ];
+        if let Some((origin, credentials)) = self.page {
+            let readable = "retry-after, ratelimit, ratelimit-policy".to_owned();
+            headers.push(("access-control-allow-origin", origin.to_owned()));
+            headers.push(("access-control-expose-headers", readable));
+            headers.push(("vary", "origin".to_owned()));
+            if credentials {
+                headers.push(("access-control-allow-credentials", "true".to_owned()));
+            }
+        }
+        headers
     }
 
     /// One sentence for people.
@@ -60,16 +75,13 @@ impl<'p> Refusal<'p> {
         )
     }
 
-    /// The body, `application/problem+json`.
+    /// The body, `application/problem+json`. Refusals may come in floods, so it is put together
+    /// without a detour; a quota's name needs no escapes.
     pub fn body(&self) -> String {
-        json!({
-            "type": "https://iana.org/assignments/http-problem-types#quota-exceeded",
-            "title": "Too Many Requests",
-            "status": Self::STATUS,
-            "detail": self.detail(),
-            "violated-policies": [self.quota.name()],
-            "retryAfter": self.wait,
-        })
-        .to_string()
+        let (name, wait, detail) = (self.quota.name(), self.wait, self.detail());
+        format!(
+            r#"{{"type":"https://iana.org/assignments/http-problem-types#quota-exceeded","title":"Too Many Requests","status":{},"detail":"{detail}","violated-policies":["{name}"],"retryAfter":{wait}}}"#,
+            Self::STATUS
+        )
     }
 }

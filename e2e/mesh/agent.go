@@ -1,0 +1,110 @@
+package main
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"log"
+	"net"
+	"net/http"
+	"os"
+
+	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/registry"
+	"github.com/google/go-containerregistry/pkg/v1/empty"
+	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/remote"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"google.golang.org/protobuf/types/known/anypb"
+
+	"istio.io/istio/pilot/pkg/model"
+	"istio.io/istio/pkg/util/sets"
+	"istio.io/istio/pkg/wasm"
+)
+
+// agent does what the istio-agent of every pod does to a WasmPlugin on its way from istiod to Envoy:
+// it fetches the module and names the file instead, and where it cannot, it puts a filter in its place
+// that lets everything pass (FAIL_OPEN) or nothing. It is the agent's own code, with one cache for all
+// pods.
+type agent struct {
+	istiod model.XdsResourceGenerator
+	cache  wasm.Cache
+}
+
+func newAgent(istiod model.XdsResourceGenerator, directory string) agent {
+	options := wasm.Options{InsecureRegistries: sets.New("*")}
+	return agent{istiod, wasm.NewLocalFileCache(directory, options)}
+}
+
+// Generate is called for each Envoy that asks for plugins.
+func (a agent) Generate(
+	proxy *model.Proxy, watched *model.WatchedResource, push *model.PushRequest,
+) (model.Resources, model.XdsLogDetails, error) {
+	resources, details, err := a.istiod.Generate(proxy, watched, push)
+	if err != nil || resources == nil {
+		return resources, details, err
+	}
+	plugins := make([]*anypb.Any, len(resources))
+	for i, resource := range resources {
+		plugins[i] = resource.Resource
+	}
+	if err := wasm.MaybeConvertWasmExtensionConfig(plugins, a.cache); err != nil {
+		// The agent keeps such an update from Envoy.
+		return nil, details, nil
+	}
+	converted := make(model.Resources, len(resources))
+	for i, resource := range resources {
+		converted[i] = &discovery.Resource{Name: resource.Name, Resource: plugins[i]}
+	}
+	return converted, details, nil
+}
+
+// serveImage runs a registry that has the filter as an image, and returns the image's name.
+func serveImage(file, address string) (string, error) {
+	module, err := os.ReadFile(file)
+	if err != nil {
+		return "", err
+	}
+	listener, err := net.Listen("tcp", address)
+	if err != nil {
+		return "", err
+	}
+	go func() {
+		log.Fatal(http.Serve(listener, registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
+	}()
+	// FROM scratch, COPY plugin.wasm /
+	var layer bytes.Buffer
+	archive := tar.NewWriter(&layer)
+	if err := archive.WriteHeader(&tar.Header{Name: "plugin.wasm", Mode: 0o644, Size: int64(len(module))}); err != nil {
+		return "", err
+	}
+	if _, err := archive.Write(module); err != nil {
+		return "", err
+	}
+	if err := archive.Close(); err != nil {
+		return "", err
+	}
+	opener := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil }
+	copied, err := tarball.LayerFromOpener(opener)
+	if err != nil {
+		return "", err
+	}
+	image, err := mutate.AppendLayers(empty.Image, copied)
+	if err != nil {
+		return "", err
+	}
+	digest, err := image.Digest()
+	if err != nil {
+		return "", err
+	}
+	tag, err := name.NewTag(address+"/lanekeeper:dev", name.Insecure)
+	if err != nil {
+		return "", err
+	}
+	if err := remote.Write(tag, image); err != nil {
+		return "", fmt.Errorf("cannot put the module into the registry: %w", err)
+	}
+	return fmt.Sprintf("oci://%s/lanekeeper@%s", address, digest), nil
+}

@@ -1,0 +1,117 @@
+//! What the suite needs of a system, whichever it is.
+
+use anyhow::Result;
+use harness::http::{Request, Response};
+use serde_json::{Value, json};
+
+/// A running pod.
+#[derive(Clone, Debug)]
+pub(crate) struct Pod {
+    pub(crate) name: String,
+    pub(crate) deployment: String,
+    /// The label `app`.
+    pub(crate) app: String,
+    /// The label `version`.
+    pub(crate) version: String,
+    pub(crate) has_proxy: bool,
+}
+
+/// A system that runs the manifests of this repository.
+pub(crate) trait Cluster {
+    /// `host:port` where users reach the ingress gateway.
+    fn gateway(&self) -> Result<String>;
+
+    /// Applies the manifests with these changes, and none of earlier ones; waits until the pods are
+    /// there, not until routes and policies are in force. An error if any object is refused.
+    fn apply(&mut self, changes: &Changes) -> Result<()>;
+
+    /// Every message of validation and analysis about the manifests, with `istio` or one of its overlays,
+    /// and one more.
+    fn check(&self, istio: &str, one_more: Option<&str>) -> Result<Vec<String>>;
+
+    /// The pods that run.
+    fn pods(&self) -> Vec<Pod>;
+
+    /// Asks the admin API of a pod's Envoy.
+    fn admin(&self, pod: &Pod, path: &str) -> Result<String>;
+
+    /// Sends a request from within a pod to a host of the system, as its application would.
+    fn call_from(&self, pod: &Pod, host: &str, request: &Request) -> Result<Response>;
+
+    /// Sends a request to a pod, past all routes but through its sidecar.
+    fn call_to(&self, pod: &Pod, request: &Request) -> Result<Response>;
+
+    /// The metrics of a pod's application.
+    fn metrics(&self, pod: &Pod) -> Result<String>;
+
+    /// Ends the pods of a Deployment at once, as the end of their node would. [`Cluster::apply`] starts
+    /// new ones.
+    fn kill(&mut self, deployment: &str) -> Result<()>;
+}
+
+/// What is to be different from the manifests, in the words of kustomize.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Changes {
+    patches: Vec<Value>,
+    replicas: Vec<Value>,
+    resources: Vec<String>,
+}
+
+impl Changes {
+    /// Replaces what is at a path (a JSON pointer) of an object; the name is a regular expression.
+    pub(crate) fn replace(self, kind: &str, name: &str, path: &str, value: Value) -> Self {
+        self.patch("replace", kind, name, path, value)
+    }
+
+    /// Adds a field, or an element of a list before the one that the path names.
+    pub(crate) fn insert(self, kind: &str, name: &str, path: &str, value: Value) -> Self {
+        self.patch("add", kind, name, path, value)
+    }
+
+    fn patch(mut self, op: &str, kind: &str, name: &str, path: &str, value: Value) -> Self {
+        let patch = json!([{ "op": op, "path": path, "value": value }]);
+        self.patches.push(json!({
+            "target": { "kind": kind, "name": name },
+            "patch": patch.to_string(),
+        }));
+        self
+    }
+
+    /// These changes, and then others.
+    pub(crate) fn then(mut self, others: &Self) -> Self {
+        self.patches.extend_from_slice(&others.patches);
+        self.replicas.extend_from_slice(&others.replicas);
+        self.resources.extend_from_slice(&others.resources);
+        self
+    }
+
+    /// Sets the replicas of a Deployment.
+    pub(crate) fn scale(mut self, deployment: &str, count: u32) -> Self {
+        self.replicas
+            .push(json!({ "name": deployment, "count": count }));
+        self
+    }
+
+    /// Adds an object.
+    pub(crate) fn add(mut self, manifest: &str) -> Self {
+        self.resources.push(manifest.to_owned());
+        self
+    }
+
+    /// The objects to add.
+    pub(crate) fn resources(&self) -> &[String] {
+        &self.resources
+    }
+
+    /// A kustomization on top of others, with these files beside it.
+    pub(crate) fn kustomization(&self, bases: &[String], files: &[String]) -> Value {
+        let resources: Vec<_> = bases.iter().chain(files).collect();
+        json!({
+            "apiVersion": "kustomize.config.k8s.io/v1beta1",
+            "kind": "Kustomization",
+            "resources": resources,
+            "patches": self.patches,
+            "replicas": self.replicas,
+        })
+    }
+}

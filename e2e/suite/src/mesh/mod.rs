@@ -1,0 +1,491 @@
+//! The mesh without a cluster: Istio's control plane, a real Envoy for every pod, and the service
+//! binaries, on loopback addresses.
+
+mod program;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use harness::build;
+use harness::envoy::{self, Envoy};
+use harness::http::{self, Request, Response};
+use harness::process::Process;
+use harness::template;
+use serde::Deserialize;
+use serde_json::Value;
+
+pub(crate) use program::{Program, build};
+
+use crate::cluster::{Changes, Cluster, Pod};
+
+/// What Istio of the version in `e2e/mesh/go.mod` ships.
+const ENVOY: &str = "1.39.3";
+
+const BOOTSTRAP: &str = include_str!("../../../mesh/bootstrap.yaml");
+
+/// What a cluster has installed, relative to the workspace, in the order of their application.
+const MANIFESTS: [&str; 3] = ["e2e/mesh/installation", "istio", "wasm-plugins"];
+
+/// Relative to the workspace: what Lanekeeper wants of an installation of Istio.
+const OPERATOR: &str = "istio/mesh.yaml";
+
+const START_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Everything that runs. It ends when this is dropped.
+pub(crate) struct Mesh {
+    program: PathBuf,
+    envoy: PathBuf,
+    dir: PathBuf,
+    network: u8,
+    control: Process,
+    /// Of the filter, in the control plane's registry.
+    image: String,
+    pods: BTreeMap<String, Running>,
+    changes: usize,
+    keeps_logs: bool,
+}
+
+/// A pod that runs.
+struct Running {
+    spec: PodSpec,
+    services: Vec<Process>,
+    envoy: Option<Envoy>,
+}
+
+/// What the control plane says of itself.
+#[derive(Debug, Deserialize)]
+struct Status {
+    loads: usize,
+    refused: String,
+    image: String,
+    #[serde(default)]
+    pods: Vec<PodSpec>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+struct PodSpec {
+    name: String,
+    namespace: String,
+    deployment: String,
+    labels: BTreeMap<String, String>,
+    address: String,
+    outbound: String,
+    proxy: String,
+    node: Value,
+    stats_tags: Value,
+    containers: Vec<Container>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+struct Container {
+    image: String,
+    env: BTreeMap<String, String>,
+    ports: Option<Vec<Port>>,
+    ready: Option<Probe>,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+struct Port {
+    listen: String,
+}
+
+#[derive(Clone, Debug, Deserialize, PartialEq)]
+struct Probe {
+    path: String,
+    listen: String,
+}
+
+impl Mesh {
+    /// Starts everything and waits until it is ready.
+    pub(crate) fn start(program: &Path) -> Result<Self> {
+        let dir = Process::scratch_dir("mesh")?;
+        let wasm = build::filter_wasm()?;
+        let envoy = match std::env::var_os("ENVOY") {
+            Some(_) => envoy::find()?,
+            None => envoy::version(ENVOY)?,
+        };
+        let overlay = dir.join("overlay");
+        fs::create_dir_all(&overlay)?;
+        // The image's digest is not known yet, and nobody connects before it is.
+        write_overlay(&overlay, &Changes::default(), None)?;
+        let network = free_network()?;
+        let mut command = Command::new(program);
+        command
+            .args(["--network", &network.to_string()])
+            .arg("--operator")
+            .arg(build::workspace().join(OPERATOR))
+            .arg("--module")
+            .arg(&wasm)
+            .arg("--state")
+            .arg(&dir)
+            .arg(&overlay);
+        let log = dir.join("control-plane");
+        fs::create_dir_all(&log)?;
+        let control = Process::start("control-plane", log, &mut command)?;
+        let mut mesh = Self {
+            program: program.to_owned(),
+            envoy,
+            dir,
+            network,
+            control,
+            image: String::new(),
+            pods: BTreeMap::new(),
+            changes: 0,
+            keeps_logs: false,
+        };
+        let url = mesh.status_url();
+        mesh.control
+            .wait_until_ready(START_TIMEOUT, || http::get(&url).is_ok())?;
+        mesh.image = mesh.status()?.image;
+        mesh.apply(&Changes::default())?;
+        Ok(mesh)
+    }
+
+    /// Leaves the logs behind.
+    pub(crate) fn keep_logs(&mut self) {
+        self.keeps_logs = true;
+        self.control.keep_dir();
+        let services = self.pods.values_mut().flat_map(|pod| &mut pod.services);
+        services.for_each(Process::keep_dir);
+    }
+
+    fn status_url(&self) -> String {
+        format!("http://127.{}.0.1:15014/status", self.network)
+    }
+
+    fn status(&self) -> Result<Status> {
+        let answer = http::get(&self.status_url())?;
+        serde_json::from_slice(&answer.body).with_context(|| answer.text())
+    }
+
+    fn run_check(&self, kustomizations: &[PathBuf]) -> Result<Output> {
+        Command::new(&self.program)
+            .arg("--check")
+            .arg("--operator")
+            .arg(build::workspace().join(OPERATOR))
+            .args(kustomizations)
+            .output()
+            .context("cannot run the control plane's check")
+    }
+
+    fn running(&self, pod: &Pod) -> Result<&Running> {
+        self.pods
+            .get(&pod.name)
+            .with_context(|| format!("{} does not run", pod.name))
+    }
+
+    /// Starts the pods that are to run and are not, or are not as they should be, and ends those that
+    /// are to run no longer.
+    fn reconcile(&mut self, specs: Vec<PodSpec>) -> Result<()> {
+        self.pods.retain(|name, pod| {
+            let wanted = specs
+                .iter()
+                .any(|spec| *spec == pod.spec && spec.name == *name);
+            let envoys = pod.envoy.iter_mut().map(Envoy::process_mut);
+            let well = pod
+                .services
+                .iter_mut()
+                .chain(envoys)
+                .all(|process| matches!(process.ended(), Ok(None)));
+            wanted && well
+        });
+        let new: Vec<PodSpec> = specs
+            .into_iter()
+            .filter(|spec| !self.pods.contains_key(&spec.name))
+            .collect();
+        let started: Vec<Result<Running>> = thread::scope(|scope| {
+            let threads: Vec<_> = new
+                .into_iter()
+                .map(|spec| scope.spawn(|| self.start_pod(spec)))
+                .collect();
+            threads
+                .into_iter()
+                .map(|thread| match thread.join() {
+                    Ok(pod) => pod,
+                    Err(panic) => std::panic::resume_unwind(panic),
+                })
+                .collect()
+        });
+        for pod in started {
+            let pod = pod?;
+            self.pods.insert(pod.spec.name.clone(), pod);
+        }
+        Ok(())
+    }
+
+    fn start_pod(&self, spec: PodSpec) -> Result<Running> {
+        let mut services = Vec::new();
+        for container in &spec.containers {
+            if let Some(service) = self.start_container(&spec, container)? {
+                services.push(service);
+            }
+        }
+        let envoy = match spec.proxy.as_str() {
+            "" => None,
+            _ => Some(self.start_envoy(&spec)?),
+        };
+        Ok(Running {
+            spec,
+            services,
+            envoy,
+        })
+    }
+
+    /// Runs the program of an image of this repository; `None` for the images of others.
+    fn start_container(&self, spec: &PodSpec, container: &Container) -> Result<Option<Process>> {
+        let image = container.image.split(['@', ':']).next().unwrap_or_default();
+        let service = image.rsplit('/').next().unwrap_or_default();
+        if !build::SERVICES.contains(&service) {
+            return Ok(None);
+        }
+        let ports = container.ports.iter().flatten();
+        let listen = ports.map(|port| port.listen.as_str()).next();
+        let listen = listen.with_context(|| format!("{}: no port", spec.name))?;
+        let mut command = Command::new(build::service_binary(service)?);
+        // What the manifests say, but for where the kernel of a pod of its own would lead.
+        command
+            .env_clear()
+            .envs(&container.env)
+            .env("LISTEN_ADDR", listen);
+        if let (Some(port), "sidecar") = (called_port(&container.env)?, spec.proxy.as_str()) {
+            command.env("HTTP_PROXY", format!("http://{}:{port}", spec.outbound));
+        }
+        if let Some(model) = container.env.get("MODEL_FILE") {
+            let name = Path::new(model).file_name().unwrap_or_default();
+            let models = build::workspace().join("services/model-service/models");
+            command.env("MODEL_FILE", models.join(name));
+        }
+        let dir = self.scratch(&format!("{}-app", spec.name))?;
+        let mut process = Process::start(&spec.name, dir, &mut command)?;
+        let probe = container.ready.as_ref();
+        let probe = probe.with_context(|| format!("{}: no readiness probe", spec.name))?;
+        let url = format!("http://{}{}", probe.listen, probe.path);
+        process.wait_until_ready(START_TIMEOUT, || {
+            http::get(&url).is_ok_and(|answer| answer.status == 200)
+        })?;
+        Ok(Some(process))
+    }
+
+    fn start_envoy(&self, spec: &PodSpec) -> Result<Envoy> {
+        let bootstrap = template::render(
+            BOOTSTRAP,
+            &[
+                ("NODE", &spec.node.to_string()),
+                ("STATS_TAGS", &spec.stats_tags.to_string()),
+                ("ADS_HOST", &format!("127.{}.0.1", self.network)),
+                ("ADS_PORT", "15010"),
+            ],
+        )?;
+        let mut options = envoy::Options::new(&spec.name, bootstrap)?;
+        options.binary = self.envoy.clone();
+        // Users must not notice which worker they got.
+        options.concurrency = if spec.proxy == "router" { 2 } else { 1 };
+        options.log_level = "error".to_owned();
+        options.args = ["--component-log-level", "wasm:info"]
+            .map(str::to_owned)
+            .into();
+        options.dir = Some(self.scratch(&format!("{}-envoy", spec.name))?);
+        Envoy::start(options)
+    }
+
+    fn scratch(&self, name: &str) -> Result<PathBuf> {
+        let dir = self.dir.join(name);
+        fs::create_dir_all(&dir)?;
+        Ok(dir)
+    }
+}
+
+impl Drop for Mesh {
+    fn drop(&mut self) {
+        self.pods.clear();
+        if self.keeps_logs || thread::panicking() {
+            eprintln!("the logs are in {}", self.dir.display());
+        } else {
+            let _ = fs::remove_dir_all(&self.dir);
+        }
+    }
+}
+
+impl Cluster for Mesh {
+    fn gateway(&self) -> Result<String> {
+        let mut routers = self.pods.values().filter(|pod| pod.spec.proxy == "router");
+        let router = routers.next().context("no gateway runs")?;
+        Ok(format!("{}:8080", router.spec.address))
+    }
+
+    fn apply(&mut self, changes: &Changes) -> Result<()> {
+        self.changes += 1;
+        let before = self.status()?.loads;
+        write_overlay(
+            &self.dir.join("overlay"),
+            changes,
+            Some((self.image.as_str(), self.changes)),
+        )?;
+        let start = Instant::now();
+        let status = loop {
+            let status = self.status()?;
+            if status.loads > before {
+                break status;
+            }
+            ensure!(
+                start.elapsed() < START_TIMEOUT,
+                "the control plane did not notice a change:\n{}",
+                self.control.log_tail()
+            );
+            thread::sleep(Duration::from_millis(20));
+        };
+        if !status.refused.is_empty() {
+            bail!("refused: {}", status.refused);
+        }
+        self.reconcile(status.pods)
+    }
+
+    fn check(&self, istio: &str, one_more: Option<&str>) -> Result<Vec<String>> {
+        let chosen = |dir| if dir == "istio" { istio } else { dir };
+        let paths = MANIFESTS.map(|dir| build::workspace().join(chosen(dir)));
+        let mut kustomizations = Vec::from(paths);
+        if let Some(manifest) = one_more {
+            let dir = self.scratch("one-more")?;
+            fs::write(dir.join("manifest.yaml"), manifest)?;
+            fs::write(
+                dir.join("kustomization.yaml"),
+                "resources: [manifest.yaml]\n",
+            )?;
+            kustomizations.push(dir);
+        }
+        let output = self.run_check(&kustomizations)?;
+        if output.status.success() {
+            return Ok(vec![]);
+        }
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        Ok(said.lines().map(str::to_owned).collect())
+    }
+
+    fn pods(&self) -> Vec<Pod> {
+        let pods = self.pods.values();
+        pods.map(|pod| {
+            let label = |name| pod.spec.labels.get(name).cloned().unwrap_or_default();
+            Pod {
+                name: pod.spec.name.clone(),
+                deployment: pod.spec.deployment.clone(),
+                app: label("app"),
+                version: label("version"),
+                has_proxy: pod.envoy.is_some(),
+            }
+        })
+        .collect()
+    }
+
+    fn admin(&self, pod: &Pod, path: &str) -> Result<String> {
+        let envoy = self.running(pod)?.envoy.as_ref();
+        envoy
+            .with_context(|| format!("{} has no Envoy", pod.name))?
+            .admin_get(path)
+    }
+
+    fn call_from(&self, pod: &Pod, host: &str, request: &Request) -> Result<Response> {
+        let (_, port) = host.split_once(':').context("a host without a port")?;
+        // Where iptables would redirect to.
+        let sidecar = format!("{}:{port}", self.running(pod)?.spec.outbound);
+        http::send(&sidecar, &request.clone().header("host", host))
+    }
+
+    fn call_to(&self, pod: &Pod, request: &Request) -> Result<Response> {
+        let spec = &self.running(pod)?.spec;
+        let port = if pod.app == "app-service" { 8080 } else { 8081 };
+        http::send(&format!("{}:{port}", spec.address), request)
+    }
+
+    fn metrics(&self, pod: &Pod) -> Result<String> {
+        let containers = self.running(pod)?.spec.containers.iter();
+        let mut ready = containers.filter_map(|container| container.ready.as_ref());
+        let listen = &ready.next().context("no probe")?.listen;
+        Ok(http::get(&format!("http://{listen}/metrics"))?.text())
+    }
+
+    fn kill(&mut self, deployment: &str) -> Result<()> {
+        let pods = self.pods.values();
+        for pod in pods.filter(|pod| pod.spec.deployment == deployment) {
+            let envoys = pod.envoy.iter().map(Envoy::process);
+            for process in pod.services.iter().chain(envoys) {
+                let id = process.id().to_string();
+                let mut kill = Command::new("kill");
+                harness::process::run(kill.args(["-s", "KILL", &id]), "kill")?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// The manifests of the repository, and on top of them what is different here: the place of the
+/// filter's image, and `changes`.
+fn write_overlay(overlay: &Path, changes: &Changes, image: Option<(&str, usize)>) -> Result<()> {
+    let mut changes = changes.clone();
+    let mut files = Vec::new();
+    for (number, manifest) in changes.resources().iter().enumerate() {
+        let file = format!("added-{number}.yaml");
+        fs::write(overlay.join(&file), manifest)?;
+        files.push(file);
+    }
+    let mut number = 0;
+    if let Some((image, change)) = image {
+        let place = Changes::default().replace("WasmPlugin", ".*", "/spec/url", image.into());
+        changes = place.then(&changes);
+        number = change;
+    }
+    let bases = MANIFESTS
+        .map(|dir| relative(overlay, &build::workspace().join(dir)))
+        .into_iter()
+        .collect::<Result<Vec<_>>>()?;
+    let text = changes.kustomization(&bases, &files).to_string();
+    // Each change is another file, also where it says the same.
+    let new = overlay.join("new");
+    fs::write(&new, format!("# {number}\n{text}\n"))?;
+    fs::rename(new, overlay.join("kustomization.yaml"))?;
+    Ok(())
+}
+
+/// The port that the URLs in an application's settings name. What it calls goes to the sidecar by
+/// `HTTP_PROXY`, and that is one listener.
+fn called_port(env: &BTreeMap<String, String>) -> Result<Option<&str>> {
+    let urls = env
+        .values()
+        .filter_map(|value| value.strip_prefix("http://"));
+    let hosts = urls.map(|rest| rest.split('/').next().unwrap_or_default());
+    let mut ports: Vec<_> = hosts
+        .filter_map(|host| Some(host.rsplit_once(':')?.1))
+        .collect();
+    ports.sort_unstable();
+    ports.dedup();
+    ensure!(ports.len() < 2, "{env:?}: more than one port is called");
+    Ok(ports.first().copied())
+}
+
+/// The path of a directory as seen from another one: kustomize takes no absolute ones.
+fn relative(from: &Path, to: &Path) -> Result<String> {
+    let (from, to) = (from.canonicalize()?, to.canonicalize()?);
+    let common = from.ancestors().find(|dir| to.starts_with(dir));
+    let common = common.context("no common directory")?;
+    let up = from.strip_prefix(common)?.components().map(|_| "..");
+    let path: PathBuf = up.collect();
+    let path = path.join(to.strip_prefix(common)?);
+    Ok(path.display().to_string())
+}
+
+/// The second number of a loopback network that nobody uses.
+fn free_network() -> Result<u8> {
+    let mut numbers: Vec<u8> = (64..192).collect();
+    let start = std::process::id() as usize % numbers.len();
+    numbers.rotate_left(start);
+    let free = |number: &u8| {
+        let bind = |port: u16| std::net::TcpListener::bind(format!("127.{number}.0.1:{port}"));
+        bind(15010).is_ok() && bind(15014).is_ok()
+    };
+    numbers.into_iter().find(free).context("no free network")
+}

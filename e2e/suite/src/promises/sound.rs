@@ -1,0 +1,115 @@
+//! The manifests are without fault, and so is what Envoys make of them.
+
+use anyhow::{Context, Result, ensure};
+use lanekeeper_cli::read_document;
+use serde_json::Value;
+
+use crate::cluster::Cluster;
+
+/// What is counted when an Envoy does not take what it is sent.
+const REFUSALS: [&str; 7] = [
+    "update_rejected",
+    "update_failure",
+    "config_fail",
+    "config_reload_fails",
+    "create_vm_fail",
+    "runtime_fail",
+    "remote_load_fetch_failures",
+];
+
+/// The plain set-up, its overlays, and what is to be said of them: the certificate is for people to bring.
+const MANIFESTS: [(&str, Option<&str>); 5] = [
+    ("istio", None),
+    ("istio/overlays/strict", None),
+    (
+        "istio/overlays/tls",
+        Some("Referenced credentialName not found: \"sms-checker\""),
+    ),
+    ("istio/overlays/model-cache", None),
+    ("istio/overlays/model-cache-single-node", None),
+];
+
+pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
+    for (istio, expected) in MANIFESTS {
+        let mut messages = cluster.check(istio, None)?;
+        if let Some(expected) = expected {
+            let found = messages
+                .iter()
+                .position(|message| message.contains(expected));
+            messages.remove(found.with_context(|| format!("{istio}: not {expected:?}"))?);
+        }
+        ensure!(messages.is_empty(), "{istio}: {}", messages.join("\n"));
+    }
+    let (mut envoys, mut plugins) = (0, 0);
+    for pod in cluster.pods().iter().filter(|pod| pod.has_proxy) {
+        let dump = cluster.admin(pod, "/config_dump?include_eds")?;
+        // After a refusal it may not even be JSON.
+        let dump: Value = serde_json::from_str(&dump).context("/config_dump")?;
+        let mut faults = refused(&cluster.admin(pod, "/stats")?);
+        waits_for(&dump, &mut faults);
+        ensure!(faults.is_empty(), "{}: {}", pod.name, faults.join("\n"));
+        envoys += 1;
+
+        let (role, expected) = match pod.app.as_str() {
+            "istio-ingressgateway" => ("gateway", 1),
+            "model-shadow" => ("shadow", 1),
+            // Inbound and outbound.
+            _ => ("sidecar", 2),
+        };
+        let file = format!("wasm-plugins/policies/sms-checker-{role}.yaml");
+        let policy = read_document(&harness::build::workspace().join(&file))?;
+        let arrived = policies(&dump);
+        ensure!(
+            arrived.len() == expected && arrived.iter().all(|arrived| *arrived == policy),
+            "{}: not {expected} times {file}, but {arrived:?}",
+            pod.name
+        );
+        plugins += arrived.len();
+    }
+    ensure!(envoys > 0, "no Envoy runs");
+    Ok(vec![
+        "validation and istioctl's analyzers say nothing, but of TLS that a certificate is to be brought"
+            .to_owned(),
+        format!("{envoys} Envoys: nothing refused, nothing warming"),
+        format!("{plugins} plugins: each has its policy, word for word"),
+    ])
+}
+
+fn refused(stats: &str) -> Vec<String> {
+    let refused = stats.lines().filter(|line| {
+        let (name, value) = line.rsplit_once(": ").unwrap_or_default();
+        REFUSALS.iter().any(|refusal| name.ends_with(refusal)) && value != "0"
+    });
+    refused.map(str::to_owned).collect()
+}
+
+fn waits_for(dump: &Value, faults: &mut Vec<String>) {
+    match dump {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                if name == "error_state" || name.contains("warming") {
+                    faults.push(format!("{name}: {value}"));
+                }
+                waits_for(value, faults);
+            }
+        }
+        Value::Array(elements) => elements
+            .iter()
+            .for_each(|element| waits_for(element, faults)),
+        _ => {}
+    }
+}
+
+/// The configurations of all plugins.
+fn policies(dump: &Value) -> Vec<Value> {
+    let configs = dump["configs"].as_array().into_iter().flatten();
+    let filters = configs.filter_map(|config| config["ecds_filters"].as_array());
+    let texts = filters.flatten().filter_map(|filter| {
+        filter
+            .pointer("/ecds_filter/typed_config/config/configuration/value")?
+            .as_str()
+    });
+    texts
+        .filter_map(|text| serde_json::from_str(text).ok())
+        .collect()
+}
