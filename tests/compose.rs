@@ -118,7 +118,6 @@ fn version(response: &Response) -> String {
 }
 
 #[test]
-#[ignore = "cargo xtask e2e compose runs it"]
 fn users_and_visitors_stay_in_one_version_in_both_tiers() {
     const USERS: usize = 300;
     const REQUESTS: usize = 10;
@@ -136,7 +135,6 @@ fn users_and_visitors_stay_in_one_version_in_both_tiers() {
 }
 
 #[test]
-#[ignore = "cargo xtask e2e compose runs it"]
 fn an_override_reaches_canary_and_a_spoofed_version_changes_nothing() {
     let compose = Compose::running();
     let request = sms().header("x-user", user_of("stable"));
@@ -153,7 +151,6 @@ fn an_override_reaches_canary_and_a_spoofed_version_changes_nothing() {
 }
 
 #[test]
-#[ignore = "cargo xtask e2e compose runs it"]
 fn a_quota_admits_its_limit_and_not_one_more() {
     let compose = Compose::running();
     // Every request over the limit is refused, and says how long to wait.
@@ -182,7 +179,6 @@ fn a_quota_admits_its_limit_and_not_one_more() {
 }
 
 #[test]
-#[ignore = "cargo xtask e2e compose runs it"]
 fn an_edit_is_in_force_promptly_fails_no_request_and_moves_no_holder() {
     let compose = Compose::running();
     let holders: Vec<(String, String)> = (0..40)
@@ -254,7 +250,6 @@ fn an_edit_is_in_force_promptly_fails_no_request_and_moves_no_holder() {
 }
 
 #[test]
-#[ignore = "cargo xtask e2e compose runs it"]
 fn the_shadow_gets_a_copy_of_every_request_and_nobody_misses_it() {
     const REQUESTS: usize = 50;
     let compose = Compose::running();

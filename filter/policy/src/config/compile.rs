@@ -1,8 +1,8 @@
 //! Turns the document into a policy; what only shows between several fields is checked here.
 
 use super::document::{
-    ClientHeader, Document, IdentityDocument, OnMismatch, OnMissing, OverrideDocument, PathPrefix,
-    RolloutDocument, Serves, SidecarDocument, Stickiness,
+    ClientHeader, Document, IdentityDocument, Label, OnMismatch, OnMissing, OverrideDocument,
+    PathPrefix, RolloutDocument, Serves, SidecarDocument, Stickiness,
 };
 use super::fault::Faults;
 use super::{quotas, shares};
@@ -126,6 +126,18 @@ fn rollout(
             credentials: cors.allow_credentials,
         }),
         cache_control: document.cache_control,
+    }
+}
+
+/// Of the entries of the list at `path`, no two may have one name.
+pub(crate) fn names_are_used_once(names: &[&Label], path: &str, faults: &mut Faults) {
+    for (index, Label(name)) in names.iter().enumerate() {
+        let twice = names.iter().take(index).any(|Label(other)| other == name);
+        // A name that could not be read is empty.
+        if twice && !name.is_empty() {
+            let at = format!("{path}[{index}].name");
+            faults.add_string(&at, name, "a name used only once");
+        }
     }
 }
 

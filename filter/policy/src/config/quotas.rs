@@ -1,6 +1,6 @@
 //! Turns the quotas of the document into those of the policy.
 
-use super::compile::hosts_of_clients;
+use super::compile::{hosts_of_clients, names_are_used_once};
 use super::document::{AlgorithmName, Memory, QuotaDocument};
 use super::fault::Faults;
 use crate::quota::algorithm::{Algorithm, MAX_WINDOW, SECOND};
@@ -14,15 +14,8 @@ const MOST_PLACES: usize = 64 << 10;
 const PLACE: usize = 4 << 10;
 
 pub(crate) fn quotas(documents: Vec<QuotaDocument>, faults: &mut Faults) -> Vec<Quota> {
-    for (index, document) in documents.iter().enumerate() {
-        let earlier = documents.iter().take(index);
-        // A name that could not be read is empty.
-        let twice = earlier.filter(|other| other.name == document.name).count() > 0;
-        if twice && !document.name.0.is_empty() {
-            let at = format!("quotas[{index}].name");
-            faults.add_string(&at, &document.name.0, "a name used only once");
-        }
-    }
+    let names: Vec<_> = documents.iter().map(|document| &document.name).collect();
+    names_are_used_once(&names, "quotas", faults);
     let documents = documents.into_iter().enumerate();
     documents
         .map(|(index, document)| quota(document, &format!("quotas[{index}]"), faults))

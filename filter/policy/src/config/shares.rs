@@ -1,5 +1,6 @@
 //! Who owns which slots: weights and explicit ranges.
 
+use super::compile::names_are_used_once;
 use super::document::{RolloutDocument, State, Stickiness, VersionDocument};
 use super::fault::Faults;
 use crate::slot::{SLOTS, SlotRange};
@@ -16,7 +17,8 @@ pub(crate) fn shares(
     if versions.is_empty() {
         return (0, Vec::new());
     }
-    names_are_used_once(versions, path, faults);
+    let names: Vec<_> = versions.iter().map(|version| &version.name).collect();
+    names_are_used_once(&names, path, faults);
     if rollout.stickiness == Stickiness::Identity {
         for (index, version) in versions.iter().enumerate() {
             if version.state == State::Draining {
@@ -59,18 +61,6 @@ fn readable(versions: &[VersionDocument], path: &str, fields: &[&str], faults: &
             let field_is = |field: &&str| faults.none_under(&format!("{at}.{field}"));
             faults.none_at(&at) && fields.iter().all(field_is)
         })
-}
-
-fn names_are_used_once(versions: &[VersionDocument], path: &str, faults: &mut Faults) {
-    for (index, version) in versions.iter().enumerate() {
-        let earlier = versions.iter().take(index);
-        // A name that could not be read is empty.
-        let twice = earlier.filter(|other| other.name == version.name).count() > 0;
-        if twice && !version.name.0.is_empty() {
-            let at = format!("{path}[{index}].name");
-            faults.add_string(&at, &version.name.0, "a name used only once");
-        }
-    }
 }
 
 fn baseline(versions: &[VersionDocument], path: &str, faults: &mut Faults) -> usize {

@@ -204,13 +204,7 @@ impl<'a> Setup<'a> {
                 "--package=promises",
                 "--test=compose",
             ])
-            .args([
-                "--",
-                "--ignored",
-                "--test-threads=1",
-                "--nocapture",
-                "--format=pretty",
-            ])
+            .args(["--", "--test-threads=1", "--nocapture", "--format=pretty"])
             .env("E2E_COMPOSE", told.to_string())
             .env_remove("RUST_BACKTRACE");
         for (name, value) in compose.get_envs() {
