@@ -18,8 +18,8 @@ use crate::request::RequestContext;
 pub(crate) struct InForce {
     pub(crate) policy: Policy,
     pub(crate) metrics: Metrics,
-    /// Judges by the quotas of the policy.
-    pub(crate) judge: RefCell<Judge>,
+    /// Judges by the quotas of the policy, if it has any.
+    pub(crate) judge: Option<RefCell<Judge>>,
     /// The version of the pod whose sidecar this is.
     pub(crate) pod_version: Option<String>,
 }
@@ -38,10 +38,11 @@ impl InForce {
                  its requests are neither stamped nor checked",
             );
         }
+        let judge = (!policy.quotas().is_empty()).then(|| RefCell::new(quota::judge(plugin)));
         Rc::new(Self {
             policy,
             metrics,
-            judge: RefCell::new(quota::judge(plugin)),
+            judge,
             pod_version,
         })
     }

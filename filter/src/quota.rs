@@ -44,7 +44,8 @@ impl Host for Workers {
 
 /// Frees what the quotas of a plugin hold that its next policy has no use for.
 pub(crate) fn clear(before: &InForce, next: &InForce) {
-    let Ok(judge) = before.judge.try_borrow() else {
+    let judge = before.judge.as_ref();
+    let Some(judge) = judge.and_then(|judge| judge.try_borrow().ok()) else {
         return;
     };
     for quota in before.policy.quotas_gone_in(&next.policy) {

@@ -135,14 +135,12 @@ impl InForce {
 
     /// Whether a quota refuses a request; then the client has its answer.
     fn refuses(&self, request: Request<'_>, outcome: &Outcome, now: Duration) -> bool {
-        if self.policy.quotas().is_empty() {
-            return false;
-        }
-        let now = now.as_nanos().try_into().unwrap_or(u64::MAX);
-        // The hostcalls of a ruling lead back to no request.
-        let Ok(mut judge) = self.judge.try_borrow_mut() else {
+        // The hostcalls of a ruling lead back to no request: nobody else holds the judge.
+        let judge = self.judge.as_ref();
+        let Some(mut judge) = judge.and_then(|judge| judge.try_borrow_mut().ok()) else {
             return false;
         };
+        let now = now.as_nanos().try_into().unwrap_or(u64::MAX);
         let ruling = judge.judge(&self.policy, request, outcome, now, &mut Workers);
         for judgement in &ruling.judgements {
             self.metrics.judged(judgement);
