@@ -146,12 +146,7 @@ pub(crate) fn visitors(gateway: &str, count: usize) -> Result<Vec<Visitor>> {
 pub(crate) fn stay(gateway: &str, visitors: &[Visitor], rounds: usize) -> Result<()> {
     in_parallel(|worker| {
         let mut client = Connection::new(gateway);
-        let mut mine: Vec<_> = visitors
-            .iter()
-            .skip(worker)
-            .step_by(WORKERS)
-            .cloned()
-            .collect();
+        let mut mine = share(visitors, worker);
         for _ in 0..rounds {
             for visitor in &mut mine {
                 visitor.stays(&mut client)?;
@@ -160,6 +155,12 @@ pub(crate) fn stay(gateway: &str, visitors: &[Visitor], rounds: usize) -> Result
         Ok(())
     })
     .map(drop)
+}
+
+/// The visitors whose requests one worker sends.
+fn share(visitors: &[Visitor], worker: usize) -> Vec<Visitor> {
+    let share = visitors.iter().skip(worker).step_by(WORKERS);
+    share.cloned().collect()
 }
 
 fn in_parallel<T: Send>(work: impl Fn(usize) -> Result<T> + Sync) -> Result<Vec<T>> {
@@ -204,12 +205,7 @@ pub(crate) fn under_load<T>(
     let done = thread::scope(|scope| {
         for worker in 0..WORKERS {
             let (stop, requests, failures) = (&stop, &requests, &failures);
-            let mut mine: Vec<_> = visitors
-                .iter()
-                .skip(worker)
-                .step_by(WORKERS)
-                .cloned()
-                .collect();
+            let mut mine = share(visitors, worker);
             scope.spawn(move || {
                 let fail = |error: anyhow::Error| {
                     failures
