@@ -12,19 +12,7 @@ import (
 
 // check prints every message of validation and of the analyzers of `istioctl analyze`.
 func check(o options) error {
-	reader, err := newReader(o.directories)
-	if err != nil {
-		return err
-	}
-	manifests, err := reader.read()
-	if err != nil {
-		return err
-	}
-	settings, err := meshConfig(o.operator)
-	if err != nil {
-		return err
-	}
-	world, err := newWorld(manifests, &o.network, settings)
+	_, manifests, _, world, err := load(o)
 	if err != nil {
 		return err
 	}

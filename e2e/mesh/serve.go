@@ -63,19 +63,7 @@ func serve(o options, stop <-chan os.Signal) error {
 		state.Image = image
 		fmt.Println("image", image)
 	}
-	reader, err := newReader(o.directories)
-	if err != nil {
-		return err
-	}
-	manifests, err := reader.read()
-	if err != nil {
-		return err
-	}
-	settings, err := meshConfig(o.operator)
-	if err != nil {
-		return err
-	}
-	world, err := newWorld(manifests, &o.network, settings)
+	reader, manifests, settings, world, err := load(o)
 	if err != nil {
 		return err
 	}
@@ -140,6 +128,24 @@ func serve(o options, stop <-chan os.Signal) error {
 		}
 		state.Unlock()
 	}
+}
+
+// load reads everything for the first time.
+func load(o options) (*reader, *manifests, *meshconfig.MeshConfig, *world, error) {
+	reader, err := newReader(o.directories)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	manifests, err := reader.read()
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	settings, err := meshConfig(o.operator)
+	if err != nil {
+		return nil, nil, nil, nil, err
+	}
+	world, err := newWorld(manifests, &o.network, settings)
+	return reader, manifests, settings, world, err
 }
 
 func reload(reader *reader, network *network, settings *meshconfig.MeshConfig) (*world, error) {
