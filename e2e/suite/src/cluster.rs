@@ -1,6 +1,9 @@
 //! What the suite needs of a system, whichever it is.
 
-use anyhow::Result;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result};
 use harness::http::{Request, Response};
 use serde_json::{Value, json};
 
@@ -22,12 +25,9 @@ pub(crate) trait Cluster {
     fn gateway(&self) -> Result<String>;
 
     /// Applies the manifests with these changes, and none of earlier ones; waits until the pods are
-    /// there, not until routes and policies are in force. An error if any object is refused.
-    fn apply(&mut self, changes: &Changes) -> Result<()>;
-
-    /// Every message of validation and analysis about the manifests, with `istio` or one of its overlays,
-    /// and one more.
-    fn check(&self, istio: &str, one_more: Option<&str>) -> Result<Vec<String>>;
+    /// there, not until routes and policies are in force. Returns when the system had them; an error if
+    /// any object is refused.
+    fn apply(&mut self, changes: &Changes) -> Result<Instant>;
 
     /// The pods that run.
     fn pods(&self) -> Vec<Pod>;
@@ -44,6 +44,10 @@ pub(crate) trait Cluster {
     /// The metrics of a pod's application.
     fn metrics(&self, pod: &Pod) -> Result<String>;
 
+    /// Starts a server that answers with what it receives, where the gateway reaches it without a
+    /// sidecar; its address and port.
+    fn echo(&mut self) -> Result<(String, u16)>;
+
     /// Ends the pods of a Deployment at once, as the end of their node would. [`Cluster::apply`] starts
     /// new ones.
     fn kill(&mut self, deployment: &str) -> Result<()>;
@@ -52,12 +56,24 @@ pub(crate) trait Cluster {
 /// What is to be different from the manifests, in the words of kustomize.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
+    overlay: Option<&'static str>,
     patches: Vec<Value>,
     replicas: Vec<Value>,
     resources: Vec<String>,
 }
 
 impl Changes {
+    /// Takes an overlay of `istio` in its place, such as `istio/overlays/strict`.
+    pub(crate) fn overlay(mut self, overlay: &'static str) -> Self {
+        self.overlay = Some(overlay);
+        self
+    }
+
+    /// The folders of the manifests.
+    pub(crate) fn bases(&self) -> [&'static str; 2] {
+        [self.overlay.unwrap_or("istio"), "wasm-plugins"]
+    }
+
     /// Replaces what is at a path (a JSON pointer) of an object; the name is a regular expression.
     pub(crate) fn replace(self, kind: &str, name: &str, path: &str, value: Value) -> Self {
         self.patch("replace", kind, name, path, value)
@@ -79,6 +95,7 @@ impl Changes {
 
     /// These changes, and then others.
     pub(crate) fn then(mut self, others: &Self) -> Self {
+        self.overlay = others.overlay.or(self.overlay);
         self.patches.extend_from_slice(&others.patches);
         self.replicas.extend_from_slice(&others.replicas);
         self.resources.extend_from_slice(&others.resources);
@@ -114,4 +131,15 @@ impl Changes {
             "replicas": self.replicas,
         })
     }
+}
+
+/// The path of a directory as seen from another one: kustomize takes no absolute ones.
+pub(crate) fn relative(from: &Path, to: &Path) -> Result<String> {
+    let (from, to) = (from.canonicalize()?, to.canonicalize()?);
+    let common = from.ancestors().find(|dir| to.starts_with(dir));
+    let common = common.context("no common directory")?;
+    let up = from.strip_prefix(common)?.components().map(|_| "..");
+    let path: PathBuf = up.collect();
+    let path = path.join(to.strip_prefix(common)?);
+    Ok(path.display().to_string())
 }

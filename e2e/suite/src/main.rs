@@ -1,7 +1,9 @@
-//! The promises, kept in a whole system: `cargo run -p e2e -- mesh`. Each is tested in the same
+//! The promises, kept in a whole system: `cargo run -p e2e -- mesh`, or `kind`, for which `cargo xtask
+//! e2e kind` makes a cluster. Each is tested in the same
 //! running system, one after another; the README of `e2e` says what each of them shows.
 
 mod cluster;
+mod kind;
 mod mesh;
 mod promises;
 mod traffic;
@@ -9,12 +11,13 @@ mod traffic;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
 use cluster::{Changes, Cluster};
+use kind::Kind;
 use mesh::{Mesh, Program};
-use promises::{PROMISES, Promise};
+use promises::{PROMISES, Promise, Running};
 
 /// The exit code where something is missing here. `cargo xtask test` knows it, and the next one.
 const UNAVAILABLE: u8 = 3;
@@ -33,6 +36,13 @@ struct Args {
 enum System {
     /// Istio's own control plane, without a cluster
     Mesh(Selection),
+    /// A cluster with Istio in it. `cargo xtask e2e kind` makes one and calls this
+    Kind {
+        #[command(flatten)]
+        setup: kind::Setup,
+        #[command(flatten)]
+        selection: Selection,
+    },
     /// Builds the control plane of `mesh`, which takes minutes the first time. If that cannot be done
     /// here, stdout says why, and the exit code is 3, or 4 if Istio's module is no longer to be had
     Build,
@@ -51,13 +61,18 @@ struct Selection {
 
 fn main() -> ExitCode {
     let done = match Args::parse().system {
-        System::Mesh(selection) if selection.list => {
+        System::Mesh(Selection { list: true, .. })
+        | System::Kind {
+            selection: Selection { list: true, .. },
+            ..
+        } => {
             for promise in &PROMISES {
                 println!("{:10} {}", promise.name, promise.about);
             }
             Ok(ExitCode::SUCCESS)
         }
         System::Mesh(selection) => in_the_mesh(Some(&selection)),
+        System::Kind { setup, selection } => in_a_cluster(&setup, &selection),
         System::Build => in_the_mesh(None),
     };
     done.unwrap_or_else(|error| {
@@ -80,39 +95,55 @@ fn in_the_mesh(selection: Option<&Selection>) -> Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     };
     let start = Instant::now();
-    let mut mesh = Mesh::start(&program)?;
-    println!(
-        "{} pods run after {:.1} s",
-        mesh.pods().len(),
-        start.elapsed().as_secs_f64()
-    );
-    let good = test(&mut mesh, &selection.only);
-    Ok(if good {
-        ExitCode::SUCCESS
-    } else {
+    let mut system = Running::Mesh(Mesh::start(&program)?);
+    let good = test(&mut system, start, &selection.only)?;
+    if let (Running::Mesh(mesh), false) = (&mut system, good) {
         mesh.keep_logs();
-        ExitCode::FAILURE
-    })
+    }
+    Ok(exit_code(good))
+}
+
+fn in_a_cluster(setup: &kind::Setup, selection: &Selection) -> Result<ExitCode> {
+    let start = Instant::now();
+    let mut kind = Kind::start(setup)?;
+    traffic::wait_until_restored(&mut kind)?;
+    let good = test(&mut Running::Kind(kind), start, &selection.only)?;
+    Ok(exit_code(good))
+}
+
+fn exit_code(good: bool) -> ExitCode {
+    match good {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
 /// Tests the promises. Whatever one of them changed is changed back before the next.
-fn test(cluster: &mut dyn Cluster, only: &[String]) -> bool {
+fn test(system: &mut Running, start: Instant, only: &[String]) -> Result<bool> {
+    println!(
+        "{} pods run after {:.1} s",
+        system.cluster().pods().len(),
+        start.elapsed().as_secs_f64()
+    );
     let mut good = true;
     let mut changed = false;
     for Promise { name, about, keep } in &PROMISES {
-        if !only.is_empty() && !only.iter().any(|wanted| wanted == name) {
+        let wanted = only.iter().any(|wanted| wanted == name);
+        if !keep.is_for(system) {
+            ensure!(!wanted, "{name}: not a promise of this system");
+            continue;
+        }
+        if !only.is_empty() && !wanted {
             continue;
         }
         println!("\n{name}: {about}");
         let start = Instant::now();
         let restored = match changed {
-            true => cluster
-                .apply(&Changes::default())
-                .and_then(|()| traffic::wait_until_restored(cluster)),
+            true => restore(system.cluster()),
             false => Ok(()),
         };
         changed = true;
-        let kept = restored.and_then(|()| keep(cluster));
+        let kept = restored.and_then(|()| keep.keep(system));
         let time = start.elapsed().as_secs_f64();
         match kept {
             Ok(facts) => {
@@ -127,5 +158,10 @@ fn test(cluster: &mut dyn Cluster, only: &[String]) -> bool {
             }
         }
     }
-    good
+    Ok(good)
+}
+
+fn restore(cluster: &mut dyn Cluster) -> Result<()> {
+    cluster.apply(&Changes::default())?;
+    traffic::wait_until_restored(cluster)
 }

@@ -309,7 +309,7 @@ pub(crate) fn wait_until_restored(cluster: &mut dyn Cluster) -> Result<()> {
     let gateway = cluster.gateway()?;
     // Several in a row, for there are several workers.
     let (mut in_a_row, mut last) = (0, String::new());
-    let limit = Duration::from_secs(15);
+    let limit = Duration::from_secs(60);
     let restored = wait_for(limit, "the manifests are in force", || {
         let canary = sms().header("x-experiment", "canary");
         let answers = [sms(), canary].map(|request| {

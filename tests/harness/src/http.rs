@@ -39,10 +39,13 @@ impl Request {
 
     /// A POST request.
     pub fn post(target: &str, body: impl Into<Vec<u8>>) -> Request {
-        Request {
-            body: body.into(),
-            ..Request::new("POST", target)
-        }
+        Request::new("POST", target).body(body)
+    }
+
+    /// With this body.
+    pub fn body(mut self, body: impl Into<Vec<u8>>) -> Request {
+        self.body = body.into();
+        self
     }
 
     /// Appends a header; also one that is there already.
@@ -50,6 +53,12 @@ impl Request {
         self.headers
             .push((name.as_ref().to_vec(), value.as_ref().to_vec()));
         self
+    }
+
+    /// The method, the target, the headers and the body.
+    #[allow(clippy::type_complexity)]
+    pub fn parts(&self) -> (&str, &str, &[(Vec<u8>, Vec<u8>)], &[u8]) {
+        (&self.method, &self.target, &self.headers, &self.body)
     }
 
     fn has(&self, name: &str) -> bool {
@@ -91,6 +100,25 @@ pub struct Response {
 }
 
 impl Response {
+    /// Reads what `curl --include --http1.1` prints: heads as they came, and the body without any
+    /// transfer encoding.
+    pub fn of_curl(mut printed: &[u8]) -> Result<Response> {
+        loop {
+            let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
+            let (length, status, headers) = parse_head(printed, &mut headers)?
+                .context("curl printed no whole head of a response")?;
+            printed = &printed[length..];
+            if status >= 200 {
+                let body = printed.to_vec();
+                return Ok(Response {
+                    status,
+                    headers,
+                    body,
+                });
+            }
+        }
+    }
+
     /// The body as text; bytes that are no UTF-8 are replaced.
     pub fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
@@ -214,11 +242,7 @@ impl Client {
     fn head(&mut self) -> Result<(u16, Headers)> {
         loop {
             let mut headers = vec![httparse::EMPTY_HEADER; MAX_HEADERS];
-            let mut parsed = httparse::Response::new(&mut headers);
-            if let httparse::Status::Complete(length) = parsed.parse(&self.buffer)? {
-                let status = parsed.code.context("a response without a status")?;
-                let headers = parsed.headers.iter();
-                let headers = headers.map(|h| (h.name, h.value)).collect();
+            if let Some((length, status, headers)) = parse_head(&self.buffer, &mut headers)? {
                 self.buffer.drain(..length);
                 return Ok((status, headers));
             }
@@ -262,4 +286,19 @@ impl Client {
         self.buffer.extend_from_slice(&chunk[..length]);
         Ok(length > 0)
     }
+}
+
+/// The length of a response's head, its status and its headers; `None` if there is more to come.
+fn parse_head<'b>(
+    bytes: &'b [u8],
+    headers: &mut [httparse::Header<'b>],
+) -> Result<Option<(usize, u16, Headers)>> {
+    let mut parsed = httparse::Response::new(headers);
+    let httparse::Status::Complete(length) = parsed.parse(bytes)? else {
+        return Ok(None);
+    };
+    let status = parsed.code.context("a response without a status")?;
+    let headers = parsed.headers.iter();
+    let headers = headers.map(|h| (h.name, h.value)).collect();
+    Ok(Some((length, status, headers)))
 }

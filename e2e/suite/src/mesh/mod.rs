@@ -16,20 +16,21 @@ use harness::envoy::{self, Envoy};
 use harness::http::{self, Request, Response};
 use harness::process::Process;
 use harness::template;
+use harness::upstream::Upstream;
 use serde::Deserialize;
 use serde_json::Value;
 
 pub(crate) use program::{Program, build};
 
-use crate::cluster::{Changes, Cluster, Pod};
+use crate::cluster::{Changes, Cluster, Pod, relative};
 
 /// What Istio of the version in `e2e/mesh/go.mod` ships.
 const ENVOY: &str = "1.39.3";
 
 const BOOTSTRAP: &str = include_str!("../../../mesh/bootstrap.yaml");
 
-/// What a cluster has installed, relative to the workspace, in the order of their application.
-const MANIFESTS: [&str; 3] = ["e2e/mesh/installation", "istio", "wasm-plugins"];
+/// What a cluster has installed before the manifests, relative to the workspace.
+const INSTALLATION: &str = "e2e/mesh/installation";
 
 /// Relative to the workspace: what Lanekeeper wants of an installation of Istio.
 const OPERATOR: &str = "istio/mesh.yaml";
@@ -46,6 +47,7 @@ pub(crate) struct Mesh {
     /// Of the filter, in the control plane's registry.
     image: String,
     pods: BTreeMap<String, Running>,
+    echo: Option<Upstream>,
     changes: usize,
     keeps_logs: bool,
 }
@@ -135,6 +137,7 @@ impl Mesh {
             control,
             image: String::new(),
             pods: BTreeMap::new(),
+            echo: None,
             changes: 0,
             keeps_logs: false,
         };
@@ -161,6 +164,29 @@ impl Mesh {
     fn status(&self) -> Result<Status> {
         let answer = http::get(&self.status_url())?;
         serde_json::from_slice(&answer.body).with_context(|| answer.text())
+    }
+
+    /// Every message of validation and analysis about the manifests, with `istio` or one of its overlays,
+    /// and one more.
+    pub(crate) fn check(&self, istio: &str, one_more: Option<&str>) -> Result<Vec<String>> {
+        let paths = [INSTALLATION, istio, "wasm-plugins"].map(|dir| build::workspace().join(dir));
+        let mut kustomizations = Vec::from(paths);
+        if let Some(manifest) = one_more {
+            let dir = self.scratch("one-more")?;
+            fs::write(dir.join("manifest.yaml"), manifest)?;
+            fs::write(
+                dir.join("kustomization.yaml"),
+                "resources: [manifest.yaml]\n",
+            )?;
+            kustomizations.push(dir);
+        }
+        let output = self.run_check(&kustomizations)?;
+        if output.status.success() {
+            return Ok(vec![]);
+        }
+        let said = [output.stdout, output.stderr].concat();
+        let said = String::from_utf8_lossy(&said);
+        Ok(said.lines().map(str::to_owned).collect())
     }
 
     fn run_check(&self, kustomizations: &[PathBuf]) -> Result<Output> {
@@ -318,15 +344,15 @@ impl Cluster for Mesh {
         Ok(format!("{}:8080", router.spec.address))
     }
 
-    fn apply(&mut self, changes: &Changes) -> Result<()> {
+    fn apply(&mut self, changes: &Changes) -> Result<Instant> {
         self.changes += 1;
         let before = self.status()?.loads;
+        let start = Instant::now();
         write_overlay(
             &self.dir.join("overlay"),
             changes,
             Some((self.image.as_str(), self.changes)),
         )?;
-        let start = Instant::now();
         let status = loop {
             let status = self.status()?;
             if status.loads > before {
@@ -342,29 +368,8 @@ impl Cluster for Mesh {
         if !status.refused.is_empty() {
             bail!("refused: {}", status.refused);
         }
-        self.reconcile(status.pods)
-    }
-
-    fn check(&self, istio: &str, one_more: Option<&str>) -> Result<Vec<String>> {
-        let chosen = |dir| if dir == "istio" { istio } else { dir };
-        let paths = MANIFESTS.map(|dir| build::workspace().join(chosen(dir)));
-        let mut kustomizations = Vec::from(paths);
-        if let Some(manifest) = one_more {
-            let dir = self.scratch("one-more")?;
-            fs::write(dir.join("manifest.yaml"), manifest)?;
-            fs::write(
-                dir.join("kustomization.yaml"),
-                "resources: [manifest.yaml]\n",
-            )?;
-            kustomizations.push(dir);
-        }
-        let output = self.run_check(&kustomizations)?;
-        if output.status.success() {
-            return Ok(vec![]);
-        }
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said);
-        Ok(said.lines().map(str::to_owned).collect())
+        self.reconcile(status.pods)?;
+        Ok(start)
     }
 
     fn pods(&self) -> Vec<Pod> {
@@ -409,6 +414,11 @@ impl Cluster for Mesh {
         Ok(http::get(&format!("http://{listen}/metrics"))?.text())
     }
 
+    fn echo(&mut self) -> Result<(String, u16)> {
+        let echo = self.echo.insert(Upstream::start("echo")?);
+        Ok(("127.0.0.1".to_owned(), echo.port()))
+    }
+
     fn kill(&mut self, deployment: &str) -> Result<()> {
         let pods = self.pods.values();
         for pod in pods.filter(|pod| pod.spec.deployment == deployment) {
@@ -439,9 +449,9 @@ fn write_overlay(overlay: &Path, changes: &Changes, image: Option<(&str, usize)>
         changes = place.then(&changes);
         number = change;
     }
-    let bases = MANIFESTS
+    let bases = std::iter::once(INSTALLATION).chain(changes.bases());
+    let bases = bases
         .map(|dir| relative(overlay, &build::workspace().join(dir)))
-        .into_iter()
         .collect::<Result<Vec<_>>>()?;
     let text = changes.kustomization(&bases, &files).to_string();
     // Each change is another file, also where it says the same.
@@ -465,17 +475,6 @@ fn called_port(env: &BTreeMap<String, String>) -> Result<Option<&str>> {
     ports.dedup();
     ensure!(ports.len() < 2, "{env:?}: more than one port is called");
     Ok(ports.first().copied())
-}
-
-/// The path of a directory as seen from another one: kustomize takes no absolute ones.
-fn relative(from: &Path, to: &Path) -> Result<String> {
-    let (from, to) = (from.canonicalize()?, to.canonicalize()?);
-    let common = from.ancestors().find(|dir| to.starts_with(dir));
-    let common = common.context("no common directory")?;
-    let up = from.strip_prefix(common)?.components().map(|_| "..");
-    let path: PathBuf = up.collect();
-    let path = path.join(to.strip_prefix(common)?);
-    Ok(path.display().to_string())
 }
 
 /// The second number of a loopback network that nobody uses.

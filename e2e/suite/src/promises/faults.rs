@@ -4,7 +4,7 @@ use std::fs;
 
 use anyhow::{Result, ensure};
 
-use crate::cluster::Cluster;
+use crate::mesh::Mesh;
 
 /// What the check says of each.
 const FAULTS: [(&str, &str); 14] = [
@@ -24,12 +24,12 @@ const FAULTS: [(&str, &str); 14] = [
     ("14-missing-short-host", "IST0101"),
 ];
 
-pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
+pub(crate) fn keep(mesh: &mut Mesh) -> Result<Vec<String>> {
     let dir = harness::build::workspace().join("e2e/faults");
     let mut facts = Vec::new();
     for (name, expected) in FAULTS {
         let manifest = fs::read_to_string(dir.join(format!("{name}.yaml")))?;
-        let messages = cluster.check("istio", Some(&manifest))?;
+        let messages = mesh.check("istio", Some(&manifest))?;
         let telling = messages.iter().find(|message| message.contains(expected));
         ensure!(
             telling.is_some(),

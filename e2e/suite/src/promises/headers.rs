@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use harness::http::send;
-use harness::upstream::{Echo, Upstream};
+use harness::upstream::Echo;
 use lanekeeper_policy::slot;
 use serde_json::json;
 
@@ -40,7 +40,7 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         .header("X-App-Version", "stable");
     ensure!(version(&client.send(&twice)?)? == "stable", "two versions");
 
-    let echo = behind_the_gateway(cluster, &gateway)?;
+    echo_behind_the_gateway(cluster, &gateway)?;
     let made_up = harness::http::Request::get("/echo")
         .header("host", HOST)
         .header("x-user", &user)
@@ -50,7 +50,6 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         .header("X-Shadow", "1")
         .header("x-rollout-bucket", "7");
     let seen = Echo::of(&send(&gateway, &made_up)?)?;
-    drop(echo);
     ensure!(
         seen.headers.all("x-app-version") == [b"stable"],
         "x-app-version: {:?}",
@@ -70,8 +69,8 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
 }
 
 /// An upstream that the gateway reaches under `/echo`, in place of the app-service.
-fn behind_the_gateway(cluster: &mut dyn Cluster, gateway: &str) -> Result<Upstream> {
-    let echo = Upstream::start("echo")?;
+fn echo_behind_the_gateway(cluster: &mut dyn Cluster, gateway: &str) -> Result<()> {
+    let (address, port) = cluster.echo()?;
     let entry = json!({
         "apiVersion": "networking.istio.io/v1",
         "kind": "ServiceEntry",
@@ -81,7 +80,7 @@ fn behind_the_gateway(cluster: &mut dyn Cluster, gateway: &str) -> Result<Upstre
             "location": "MESH_EXTERNAL",
             "resolution": "STATIC",
             "ports": [{ "number": 80, "name": "http", "protocol": "HTTP" }],
-            "endpoints": [{ "address": "127.0.0.1", "ports": { "http": echo.port() } }],
+            "endpoints": [{ "address": address, "ports": { "http": port } }],
         },
     });
     let route = json!({
@@ -99,8 +98,8 @@ fn behind_the_gateway(cluster: &mut dyn Cluster, gateway: &str) -> Result<Upstre
     let request = harness::http::Request::get("/echo").header("host", HOST);
     wait_for(PROMPTLY, "the echo is reached", || {
         Ok(Echo::of(&send(gateway, &request)?).is_ok())
-    })?;
-    Ok(echo)
+    })
+    .map(drop)
 }
 
 /// Calls from the pods of applications, with no header at all.

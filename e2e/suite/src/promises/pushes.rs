@@ -12,6 +12,9 @@ use crate::traffic::{
     wait_for,
 };
 
+/// No promise is made of how soon a module is gone.
+const IN_TIME: Duration = Duration::from_secs(60);
+
 const MODEL: &str = "model-service:8081";
 
 const NO_IMAGE: &str = "sha256:0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -36,6 +39,10 @@ pub(crate) fn bad_policy(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     // One that never had a good policy.
     cluster.kill(&pod.deployment)?;
     cluster.apply(&changes)?;
+    wait_for(IN_TIME, "the new gateway answers", || {
+        Ok(send(&gateway, &sms()).is_ok_and(|response| response.status == 200))
+    })?;
+    let pod = gateway_pod(cluster)?;
     let mut client = Connection::new(&gateway);
     for _ in 0..50 {
         for request in [sms(), canary.clone()] {
@@ -78,7 +85,7 @@ pub(crate) fn no_module(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let gateway = cluster.gateway()?;
     cluster.apply(&closed)?;
     let mut in_a_row = 0;
-    wait_for(Duration::from_secs(15), "everybody gets 403", || {
+    wait_for(IN_TIME, "everybody gets 403", || {
         let status = send(&gateway, &sms())?.status;
         in_a_row = if status == 403 { in_a_row + 1 } else { 0 };
         Ok(in_a_row > 5)
@@ -92,7 +99,7 @@ fn open(cluster: &mut dyn Cluster, what: &str, changes: &Changes) -> Result<Stri
     let gateway = cluster.gateway()?;
     cluster.apply(changes)?;
     let mut in_a_row = 0;
-    wait_for(Duration::from_secs(15), "the filter is gone", || {
+    wait_for(IN_TIME, "the filter is gone", || {
         let response = send(&gateway, &sms())?;
         let plain = response.headers.all("set-cookie").is_empty();
         ensure!(version(&response).is_ok(), "{}", response.status);
@@ -127,7 +134,7 @@ fn unstamped(cluster: &mut dyn Cluster) -> Result<String> {
         Changes::default().replace("WasmPlugin", sidecars, "/spec/url", url.clone().into());
     cluster.apply(&missing)?;
     let pods = pods_of(cluster, "app-service");
-    wait_for(Duration::from_secs(15), "the filter is gone", || {
+    wait_for(IN_TIME, "the filter is gone", || {
         // Whatever the application says gets through.
         let request = predict().header("x-app-version", "canary");
         let answers = pods.iter().map(|pod| {
@@ -153,14 +160,10 @@ fn unstamped(cluster: &mut dyn Cluster) -> Result<String> {
     cluster.apply(&missing)?;
     let pods = pods_of(cluster, "model-shadow");
     let pod = pods.first().context("no shadow runs")?;
-    wait_for(
-        Duration::from_secs(15),
-        "the shadow may call nobody",
-        || {
-            let response = cluster.call_from(pod, MODEL, &Request::get("/version"))?;
-            Ok(response.status == 403)
-        },
-    )?;
+    wait_for(IN_TIME, "the shadow may call nobody", || {
+        let response = cluster.call_from(pod, MODEL, &Request::get("/version"))?;
+        Ok(response.status == 403)
+    })?;
     Ok(
         "no such image in the sidecars: every app pod still reaches the model of its version, and \
         the shadow may call nobody"

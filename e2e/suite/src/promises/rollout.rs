@@ -60,8 +60,7 @@ pub(crate) fn weights(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
 /// Pushes a policy to the running gateway; how long until Envoy has it.
 pub(crate) fn push(cluster: &mut dyn Cluster, changes: &Changes, sign: &str) -> Result<Duration> {
     let pod = gateway_pod(cluster)?;
-    let start = std::time::Instant::now();
-    cluster.apply(changes)?;
+    let start = cluster.apply(changes)?;
     wait_for(PROMPTLY, "the push is in force", || {
         let dump: Value = serde_json::from_str(&cluster.admin(&pod, "/config_dump")?)?;
         let text = dump.to_string();
@@ -73,7 +72,7 @@ pub(crate) fn push(cluster: &mut dyn Cluster, changes: &Changes, sign: &str) -> 
     Ok(time)
 }
 
-fn report(what: &str, time: Duration, load: &Load) -> Result<String> {
+pub(crate) fn report(what: &str, time: Duration, load: &Load) -> Result<String> {
     if let Some(first) = load.failures.first() {
         bail!(
             "{what}: {} of {} requests failed, the first: {first}",
@@ -82,7 +81,7 @@ fn report(what: &str, time: Duration, load: &Load) -> Result<String> {
         );
     }
     Ok(format!(
-        "{what}: in force after {:.1} s; {} requests meanwhile, {:.0} a second, none failed, nobody moved",
+        "{what}: after {:.1} s; {} requests meanwhile, {:.0} a second, none failed, nobody moved",
         time.as_secs_f64(),
         load.requests,
         load.rate()

@@ -5,6 +5,7 @@ use lanekeeper_cli::read_document;
 use serde_json::Value;
 
 use crate::cluster::Cluster;
+use crate::mesh::Mesh;
 
 /// What is counted when an Envoy does not take what it is sent.
 const REFUSALS: [&str; 7] = [
@@ -29,9 +30,10 @@ const MANIFESTS: [(&str, Option<&str>); 5] = [
     ("istio/overlays/model-cache-single-node", None),
 ];
 
-pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
+/// What validation and analysis say of the manifests.
+pub(crate) fn manifests(mesh: &mut Mesh) -> Result<Vec<String>> {
     for (istio, expected) in MANIFESTS {
-        let mut messages = cluster.check(istio, None)?;
+        let mut messages = mesh.check(istio, None)?;
         if let Some(expected) = expected {
             let found = messages
                 .iter()
@@ -40,6 +42,14 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         }
         ensure!(messages.is_empty(), "{istio}: {}", messages.join("\n"));
     }
+    Ok(vec![
+        "validation and istioctl's analyzers say nothing, but of TLS that a certificate is to be brought"
+            .to_owned(),
+    ])
+}
+
+/// What the Envoys made of them.
+pub(crate) fn envoys(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let (mut envoys, mut plugins) = (0, 0);
     for pod in cluster.pods().iter().filter(|pod| pod.has_proxy) {
         let dump = cluster.admin(pod, "/config_dump?include_eds")?;
@@ -68,8 +78,6 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     }
     ensure!(envoys > 0, "no Envoy runs");
     Ok(vec![
-        "validation and istioctl's analyzers say nothing, but of TLS that a certificate is to be brought"
-            .to_owned(),
         format!("{envoys} Envoys: nothing refused, nothing warming"),
         format!("{plugins} plugins: each has its policy, word for word"),
     ])
