@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, Stdio};
+use std::process::{Child, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{Request, Response, send};
@@ -54,6 +54,8 @@ fn created(response: Response) -> Result<()> {
 /// A way to the registry from here.
 struct Forward {
     child: Child,
+    /// It ends when it cannot say what it does.
+    stdout: BufReader<ChildStdout>,
     address: String,
 }
 
@@ -66,17 +68,18 @@ impl Forward {
             "service/registry",
             ":5000",
         ]);
+        let mut child = command.stdout(Stdio::piped()).spawn()?;
+        let stdout = child.stdout.take().context("no output")?;
         let mut forward = Self {
-            child: command.stdout(Stdio::piped()).spawn()?,
+            child,
+            stdout: BufReader::new(stdout),
             address: String::new(),
         };
-        let stdout = forward.child.stdout.take().context("no output")?;
         let mut line = String::new();
-        BufReader::new(stdout).read_line(&mut line)?;
+        forward.stdout.read_line(&mut line)?;
         // Forwarding from 127.0.0.1:40000 -> 5000
-        let address = line
-            .strip_prefix("Forwarding from ")
-            .and_then(|rest| rest.split(' ').next());
+        let address = line.strip_prefix("Forwarding from ");
+        let address = address.and_then(|rest| rest.split(' ').next());
         forward.address = address
             .with_context(|| format!("kubectl port-forward says: {line}"))?
             .to_owned();
