@@ -1,6 +1,8 @@
 //! `cargo xtask e2e`: the promises in whole systems.
 
 mod compose;
+mod kind;
+mod steps;
 
 use anyhow::Result;
 use clap::Subcommand;
@@ -15,11 +17,13 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum System {
     Compose(compose::Args),
+    Kind(kind::Args),
 }
 
 /// Runs a suite. `false` where a promise is broken.
 pub(crate) fn run(args: &Args) -> Result<bool> {
     match &args.system {
         System::Compose(args) => compose::run(args),
+        System::Kind(args) => kind::run(args),
     }
 }

@@ -7,7 +7,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail};
 use harness::build;
 
-use super::steps::Steps;
+use crate::e2e::steps::Steps;
 
 const PODMAN_COMPOSE: &str = "1.6.0";
 const PACKAGES: [(&str, &str); 5] = [

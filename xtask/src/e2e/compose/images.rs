@@ -38,8 +38,9 @@ impl Images {
         }
         let out = images.binaries.join("root/out");
         fs::create_dir_all(&out)?;
-        for program in build::static_binaries()? {
-            copy(&program, &out)?;
+        let programs = build::static_binaries()?;
+        for program in build::SERVICES.into_iter().chain(["lanekeeper"]) {
+            copy(&programs.join(program), &out)?;
         }
         copy(&build::filter_wasm()?, &out)?;
 

@@ -2,7 +2,6 @@
 
 mod engine;
 mod images;
-mod steps;
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -15,9 +14,9 @@ use harness::http::get_within;
 use harness::ports::free_ports;
 use serde_json::json;
 
+use super::steps::Steps;
 use engine::Engine;
 use images::Images;
-use steps::Steps;
 
 const PROJECT: &str = "lanekeeper-e2e";
 const READY_TIMEOUT: Duration = Duration::from_secs(60);

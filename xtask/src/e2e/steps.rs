@@ -16,7 +16,7 @@ const LAST_LINES: usize = 30;
 
 /// The steps of one run.
 #[derive(Debug)]
-pub(super) struct Steps {
+pub(in crate::e2e) struct Steps {
     logs: PathBuf,
     stop: Arc<AtomicBool>,
 }
@@ -24,7 +24,7 @@ pub(super) struct Steps {
 impl Steps {
     /// From here on Ctrl-C and SIGTERM end the step that is under way, not this program. The logs of
     /// an earlier run are removed.
-    pub(super) fn new(logs: PathBuf) -> Result<Self> {
+    pub(in crate::e2e) fn new(logs: PathBuf) -> Result<Self> {
         if logs.exists() {
             fs::remove_dir_all(&logs).with_context(|| logs.display().to_string())?;
         }
@@ -36,27 +36,27 @@ impl Steps {
     }
 
     /// Where the logs are.
-    pub(super) fn logs(&self) -> &Path {
+    pub(in crate::e2e) fn logs(&self) -> &Path {
         &self.logs
     }
 
     /// Whether somebody has pressed Ctrl-C.
-    pub(super) fn stopped(&self) -> bool {
+    pub(in crate::e2e) fn stopped(&self) -> bool {
         self.stop.load(Ordering::SeqCst)
     }
 
     /// Runs a command with its output in a log; an error shows the end of it.
-    pub(super) fn run(&self, what: &str, command: &mut Command) -> Result<()> {
+    pub(in crate::e2e) fn run(&self, what: &str, command: &mut Command) -> Result<()> {
         self.timed(what, || self.logged(what, command, true))
     }
 
     /// As [`Steps::run`], but to the end, whatever is pressed.
-    pub(super) fn finish(&self, what: &str, command: &mut Command) -> Result<()> {
+    pub(in crate::e2e) fn finish(&self, what: &str, command: &mut Command) -> Result<()> {
         self.timed(what, || self.logged(what, command, false))
     }
 
     /// Runs a command whose output is for the reader. `false` where it fails.
-    pub(super) fn show(&self, what: &str, command: &mut Command) -> Result<bool> {
+    pub(in crate::e2e) fn show(&self, what: &str, command: &mut Command) -> Result<bool> {
         println!("{what}");
         let child = command
             .stdin(Stdio::null())
@@ -67,7 +67,7 @@ impl Steps {
     }
 
     /// Runs a command to its end. `false` where it fails.
-    pub(super) fn quietly(&self, command: &mut Command) -> Result<bool> {
+    pub(in crate::e2e) fn quietly(&self, command: &mut Command) -> Result<bool> {
         let null = Stdio::null;
         command.stdin(null()).stdout(null()).stderr(null());
         let child = command.process_group(0).spawn()?;
@@ -75,12 +75,12 @@ impl Steps {
     }
 
     /// Keeps what a command says.
-    pub(super) fn save(&self, name: &str, command: &mut Command) -> Result<()> {
+    pub(in crate::e2e) fn save(&self, name: &str, command: &mut Command) -> Result<()> {
         self.logged(name, command, false)
     }
 
     /// Waits until something holds.
-    pub(super) fn wait(
+    pub(in crate::e2e) fn wait(
         &self,
         what: &str,
         limit: Duration,

@@ -1,0 +1,134 @@
+//! `cargo xtask e2e kind`: a cluster with Istio, and the promises in it.
+
+mod cluster;
+mod images;
+mod istio;
+mod machine;
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use anyhow::{Context, Result, bail};
+use harness::build;
+
+use super::steps::Steps;
+use cluster::Cluster;
+use images::Images;
+use istio::Istio;
+use machine::Machine;
+
+/// Makes a kind cluster, installs Istio, and tests the promises in it.
+///
+/// With Docker, or with a podman that KIND_EXPERIMENTAL_PROVIDER names, the programs kind, kubectl and
+/// helm are needed, and images of Kubernetes, Istio and a registry come from their registries. Where no
+/// Docker engine runs, everything is built from Debian packages, Go modules and PyPI
+/// (e2e/kind/from-source), as root. In the end, and with Ctrl-C, all that was made is removed.
+#[derive(Debug, clap::Args)]
+#[command(verbatim_doc_comment)]
+pub(crate) struct Args {
+    /// Test this promise only; may be given several times. `cargo run -p e2e -- mesh --list` lists them
+    #[arg(long, value_name = "PROMISE")]
+    only: Vec<String>,
+
+    /// One node in place of three: nothing is drained then
+    #[arg(long)]
+    single_node: bool,
+
+    /// Leave the cluster, and say how to look at it and how to remove it
+    #[arg(long)]
+    keep: bool,
+
+    /// Remove what an earlier run has left, and do nothing else
+    #[arg(long, conflicts_with_all = ["keep", "only", "single_node"])]
+    remove: bool,
+
+    #[command(flatten)]
+    given: cluster::Given,
+
+    #[command(flatten)]
+    nodes: machine::Nodes,
+
+    #[command(flatten)]
+    istio: istio::Source,
+}
+
+/// Runs the suite. `false` where a promise is broken.
+pub(crate) fn run(args: &Args) -> Result<bool> {
+    let dir = build::target_dir().join("e2e").join("kind");
+    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
+    let lock = File::create(dir.join("lock"))?;
+    if lock.try_lock().is_err() {
+        bail!(
+            "another run is under way (it locks {})",
+            dir.join("lock").display()
+        );
+    }
+    let steps = Steps::new(dir.join("logs"))?;
+    let machine = Machine::find(&args.nodes, args.given.is_given(), &steps)?;
+    let cluster = Cluster::new(&machine, &steps, &args.given, dir.join("kubeconfig"));
+    if args.remove {
+        cluster.remove()?;
+        return Ok(true);
+    }
+    let images = Images::prepare(&dir, args.given.images())?;
+    let istio = Istio::new(&args.istio, &machine);
+    let suite = build_suite(&steps)?;
+    // Of a run that was killed.
+    cluster.remove()?;
+
+    let kept = prepare(&cluster, &images, &istio, args)
+        .and_then(|()| test(&cluster, &images, &suite, &args.only));
+    if !matches!(kept, Ok(true)) && !steps.stopped() {
+        cluster.save_logs();
+        println!("The logs are in {}", steps.logs().display());
+    }
+    if args.keep && !steps.stopped() {
+        cluster.say_how_to_go_on();
+        return kept;
+    }
+    let removed = cluster.remove();
+    // What went wrong first is what matters.
+    let kept = kept?;
+    removed?;
+    Ok(kept)
+}
+
+/// A cluster with Istio and everything that the suite wants of it.
+fn prepare(cluster: &Cluster, images: &Images, istio: &Istio, args: &Args) -> Result<()> {
+    cluster.create(args.single_node)?;
+    for archive in istio.archives().chain(images.archives()) {
+        cluster.load(archive)?;
+    }
+    istio.install(cluster)?;
+    cluster.start_registry(istio.registry())
+}
+
+/// The suite, built here: within the cluster's network there is no way to a registry.
+fn build_suite(steps: &Steps) -> Result<PathBuf> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut build = Command::new(cargo);
+    build
+        .current_dir(build::workspace())
+        .args(["build", "--locked", "--package=e2e", "--target-dir"])
+        .arg(build::target_dir());
+    steps.run("Building the suite", &mut build)?;
+    Ok(build::target_dir().join("debug/e2e"))
+}
+
+/// Runs the suite. `false` where a promise is broken.
+fn test(cluster: &Cluster, images: &Images, suite: &Path, only: &[String]) -> Result<bool> {
+    let mut command = cluster.machine().command(suite);
+    command
+        .arg("kind")
+        .arg("--kubeconfig")
+        .arg(cluster.kubeconfig())
+        .args(["--gateway", &cluster.gateway()?])
+        .args(["--images", images.prefix(), "--tag", images.tag()])
+        .arg("--plugin")
+        .arg(images.plugin());
+    for promise in only {
+        command.args(["--only", promise]);
+    }
+    cluster.steps().show("Testing the promises", &mut command)
+}
