@@ -23,7 +23,8 @@ use crate::Failure;
     verbatim_doc_comment,
     after_help = "\
 Examples:
-  lanekeeper plugin --policy gateway.yaml --image registry.example/lanekeeper@sha256:… | kubectl apply -f -
+  lanekeeper plugin --policy gateway.yaml --image registry.example/lanekeeper@sha256:… > plugin.yaml
+  lanekeeper plugin --policy gateway.yaml --namespace istio-ingress --selector istio=ingress --image …
   lanekeeper plugin --policy sidecar.yaml --role outbound --namespace shop --image …"
 )]
 pub(crate) struct Plugin {
@@ -34,6 +35,10 @@ pub(crate) struct Plugin {
     /// The image of the module, with its digest
     #[arg(long, value_name = "REF@sha256:DIGEST")]
     image: String,
+
+    /// A Secret (kubernetes.io/dockerconfigjson) for the registry, in the namespace of the plugin
+    #[arg(long, value_name = "NAME")]
+    pull_secret: Option<String>,
 
     /// Accept an image that is named by a tag
     #[arg(long)]
@@ -104,10 +109,13 @@ impl Plugin {
             }
             (None, [role]) => *role,
             (None, _) => {
+                let choices: Vec<String> =
+                    names.iter().map(|name| format!("--role {name}")).collect();
                 let reason = format!(
-                    "needed: {} is a policy for both {}",
+                    "missing: {} is a policy for both {}: say {}",
                     written.label,
-                    names.join(" and ")
+                    names.join(" and "),
+                    choices.join(" or ")
                 );
                 return Err(usage("--role", reason));
             }
@@ -118,6 +126,7 @@ impl Plugin {
             name: self.name.clone(),
             namespace: self.namespace.clone(),
             selector: self.selector.clone(),
+            pull_secret: self.pull_secret.clone(),
         };
         write!(out, "{}", plugin.manifest(&written, &variables))?;
         Ok(ExitCode::SUCCESS)

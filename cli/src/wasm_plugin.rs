@@ -161,11 +161,13 @@ impl Image {
             }
             None if allow_tag => {}
             None => {
+                let (folder, name) = reference.rsplit_once('/').unwrap_or(("", reference));
+                let name = name.split(':').next().unwrap_or_default();
                 return Err(format!(
                     "{text}: has no digest. A tag can come to mean another image, and proxies that \
                      have the old one in their cache go on with it while new ones fetch the new: \
                      two policies of two modules at once. Name it as \
-                     {reference}@sha256:<64 hexadecimal digits>, or say --allow-tag"
+                     {folder}/{name}@sha256:<64 hexadecimal digits>, or say --allow-tag"
                 ));
             }
         }
@@ -198,6 +200,8 @@ pub struct WasmPlugin {
     pub namespace: Option<String>,
     /// Instead of the role's selector: labels of the pods.
     pub selector: Vec<(String, String)>,
+    /// A Secret with credentials for the registry, in the plugin's namespace.
+    pub pull_secret: Option<String>,
 }
 
 impl WasmPlugin {
@@ -209,6 +213,7 @@ impl WasmPlugin {
             name: None,
             namespace: None,
             selector: Vec::new(),
+            pull_secret: None,
         }
     }
 
@@ -216,15 +221,38 @@ impl WasmPlugin {
     /// from the proxy's environment. The policy stands in it as it was written, comments included,
     /// where that can be; else as JSON.
     pub fn manifest(&self, policy: &Written, variables: &[String]) -> String {
-        let head = self.head(variables);
-        if let Some(text) = &policy.text {
-            let manifest = format!("{head}{}", indented(text));
-            let meant = read::parse("", &format!("{head}    {}\n", policy.document));
-            if meant.is_ok_and(|meant| read::parse("", &manifest) == Ok(meant)) {
-                return manifest;
-            }
+        with_policy(&self.head(variables), policy)
+    }
+
+    /// A manifest that was printed before, with this image and policy. All else stays, also what
+    /// somebody changed in it, such as `failStrategy`.
+    ///
+    /// # Errors
+    /// Why it cannot be done.
+    pub fn renew(
+        manifest: &str,
+        image: &Image,
+        policy: &Written,
+        variables: &[String],
+    ) -> Result<String, String> {
+        let printed = "what `lanekeeper plugin` prints; print it anew";
+        let (head, _) = manifest
+            .split_once("\n  pluginConfig:\n")
+            .ok_or(format!("spec.pluginConfig: missing: {printed}"))?;
+        if let Some(variable) = variables
+            .iter()
+            .find(|name| !head.contains(host_variable(name).trim_end()))
+        {
+            return Err(format!(
+                "spec.vmConfig.env: lacks {variable}, which the policy names: {printed}"
+            ));
         }
-        format!("{head}{}", indented(&format!("{:#}", policy.document)))
+        let (before, url) = head
+            .split_once("\n  url: ")
+            .ok_or(format!("spec.url: missing: {printed}"))?;
+        let after = url.split_once('\n').map_or("", |(_, after)| after);
+        let head = format!("{before}\n  url: {image}\n{after}\n  pluginConfig:\n");
+        Ok(with_policy(&head, policy))
     }
 
     fn head(&self, variables: &[String]) -> String {
@@ -255,6 +283,9 @@ impl WasmPlugin {
             text += &format!("{}  match: [{{ mode: {mode} }}]\n", comment(why));
         }
         text += &format!("  url: {}\n", self.image);
+        if let Some(secret) = &self.pull_secret {
+            text += &format!("  imagePullSecret: {}\n", scalar(secret));
+        }
         if let Some((phase, why)) = defaults.phase {
             text += &format!("{}  phase: {phase}\n  priority: 10\n", comment(why));
         }
@@ -264,12 +295,27 @@ impl WasmPlugin {
             text += &comment("The secrets of the policy are in the environment of the proxy.");
             text += "  vmConfig:\n    env:\n";
             for variable in variables {
-                text += &format!("    - {{ name: {}, valueFrom: HOST }}\n", scalar(variable));
+                text += &host_variable(variable);
             }
         }
         text += "  pluginConfig:\n";
         text
     }
+}
+
+fn with_policy(head: &str, policy: &Written) -> String {
+    if let Some(text) = &policy.text {
+        let manifest = format!("{head}{}", indented(text));
+        let meant = read::parse("", &format!("{head}    {}\n", policy.document));
+        if meant.is_ok_and(|meant| read::parse("", &manifest) == Ok(meant)) {
+            return manifest;
+        }
+    }
+    format!("{head}{}", indented(&format!("{:#}", policy.document)))
+}
+
+fn host_variable(name: &str) -> String {
+    format!("    - {{ name: {}, valueFrom: HOST }}\n", scalar(name))
 }
 
 fn comment(text: &str) -> String {

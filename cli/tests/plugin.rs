@@ -1,5 +1,6 @@
 //! `lanekeeper plugin` prints the WasmPlugin of a policy, or says why it does not.
 
+use lanekeeper_cli::{Image, WasmPlugin};
 use serde_json::{Value, json};
 
 mod run;
@@ -123,6 +124,35 @@ fn where_it_goes_can_be_said() {
 }
 
 #[test]
+fn a_registry_may_ask_for_credentials() {
+    let manifest = manifest(&plugin(GATEWAY, &["--pull-secret", "registry"]));
+    assert_eq!(manifest["spec"]["imagePullSecret"], "registry");
+}
+
+#[test]
+fn a_manifest_that_somebody_changed_gets_another_policy_and_image() {
+    let files = files(&[("shadow.yaml", SHADOW), ("gateway.yaml", GATEWAY)]);
+    let find = |name: &str| lanekeeper_cli::find_one(&files.path().join(name)).unwrap();
+    let image = Image::parse(&format!("r.test/other@{DIGEST}"), false).unwrap();
+    let printed = plugin(SIDECAR, &["--role", "outbound"]).out;
+    let changed = printed.replace("FAIL_OPEN", "FAIL_CLOSE");
+    let renewed = WasmPlugin::renew(&changed, &image, &find("shadow.yaml"), &[]).unwrap();
+    let of_registry = format!("oci://registry.example/lanekeeper@{DIGEST}");
+    let expected = changed
+        .replace(&of_registry, &image.to_string())
+        .replace(SIDECAR, SHADOW);
+    assert_eq!(renewed, expected);
+
+    let gateway = find("gateway.yaml");
+    let variables = gateway.needs().unwrap();
+    let renew = |printed: &str| WasmPlugin::renew(printed, &image, &gateway, &variables);
+    let why = renew(&changed).unwrap_err();
+    assert!(why.contains("lacks OVERRIDE_SECRET"), "{why}");
+    assert!(renew(&plugin(GATEWAY, &[]).out).is_ok());
+    assert!(renew("kind: WasmPlugin\n").is_err());
+}
+
+#[test]
 fn other_ways_to_write_a_policy_mean_the_same() {
     let expected = &manifest(&plugin(SIDECAR, &["--role", "inbound"]))["spec"]["pluginConfig"];
     for text in [
@@ -152,6 +182,9 @@ fn an_image_is_named_by_its_digest() {
         assert!(ran.err.contains(why), "{image}: {}", ran.err);
         assert!(ran.err.contains("Usage: lanekeeper plugin"), "{}", ran.err);
     }
+    let ran = plugin(GATEWAY, &["--image", "r.test:5000/lanekeeper:1.0"]);
+    let better = "Name it as r.test:5000/lanekeeper@sha256:<";
+    assert!(ran.err.contains(better), "{}", ran.err);
     let tagged = [
         "--allow-tag",
         "--image",
@@ -173,7 +206,7 @@ fn a_policy_must_fit_its_role() {
             vec!["--role", "gateway"],
             "a policy for outbound or inbound",
         ),
-        (SIDECAR, vec![], "a policy for both outbound and inbound"),
+        (SIDECAR, vec![], "say --role outbound or --role inbound"),
         (SHADOW, vec!["--role", "outbound"], "a policy for shadow"),
         (
             "sidecar: { serves: own }",

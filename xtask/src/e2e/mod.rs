@@ -17,7 +17,7 @@ pub(crate) struct Args {
 #[derive(Debug, Subcommand)]
 enum System {
     Compose(compose::Args),
-    Kind(kind::Args),
+    Kind(Box<kind::Args>),
 }
 
 /// Runs a suite. `false` where a promise is broken.
