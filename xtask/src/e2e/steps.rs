@@ -1,6 +1,8 @@
 //! Runs what a suite consists of: each step is said, logged, and ends when Ctrl-C is pressed.
 
+use std::cell::RefCell;
 use std::fs::{self, File};
+use std::io::{IsTerminal, Write, stdout};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -19,6 +21,8 @@ const LAST_LINES: usize = 30;
 pub(in crate::e2e) struct Steps {
     logs: PathBuf,
     stop: Arc<AtomicBool>,
+    /// The step under way, for a terminal.
+    under_way: RefCell<Option<(String, Instant)>>,
 }
 
 impl Steps {
@@ -32,7 +36,12 @@ impl Steps {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         ctrlc::set_handler(move || stopped.store(true, Ordering::SeqCst))?;
-        Ok(Self { logs, stop })
+        let under_way = RefCell::default();
+        Ok(Self {
+            logs,
+            stop,
+            under_way,
+        })
     }
 
     /// Where the logs are.
@@ -91,6 +100,7 @@ impl Steps {
             while !holds()? {
                 self.go_on()?;
                 ensure!(start.elapsed() < limit, "not after {limit:?}");
+                self.show_time();
                 sleep(POLL);
             }
             Ok(())
@@ -98,14 +108,28 @@ impl Steps {
     }
 
     fn timed(&self, what: &str, work: impl FnOnce() -> Result<()>) -> Result<()> {
-        println!("{what} ...");
         let start = Instant::now();
-        work().with_context(|| what.to_owned())?;
-        let time = start.elapsed();
-        if time > Duration::from_secs(2) {
-            println!("    {:.1} s", time.as_secs_f64());
+        if stdout().is_terminal() {
+            self.under_way.replace(Some((what.to_owned(), start)));
+            self.show_time();
+        } else {
+            println!("{what} ...");
         }
-        Ok(())
+        let done = work().with_context(|| what.to_owned());
+        if self.under_way.take().is_some() {
+            println!();
+        } else if start.elapsed() > Duration::from_secs(2) {
+            println!("    {:.1} s", start.elapsed().as_secs_f64());
+        }
+        done
+    }
+
+    /// Says on a terminal how long the step takes.
+    fn show_time(&self) {
+        if let Some((what, start)) = &*self.under_way.borrow() {
+            print!("\r{what} ... {:.0} s", start.elapsed().as_secs_f64());
+            let _ = stdout().flush();
+        }
     }
 
     fn logged(&self, what: &str, command: &mut Command, stoppable: bool) -> Result<()> {
@@ -148,6 +172,7 @@ impl Steps {
             if stoppable {
                 self.go_on()?;
             }
+            self.show_time();
             sleep(POLL);
         }
     }
