@@ -51,8 +51,8 @@ pub fn static_binaries() -> Result<[PathBuf; 3]> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     ensure_target(&target)?;
     let mut command = cargo_build();
-    command.args(["--release", "--target", &target]);
-    command.args(["--package", "lanekeeper-cli"]);
+    command.args(["--release", "--package", "lanekeeper-cli"]);
+    target_of(&mut command, &target);
     for package in SERVICES {
         command.args(["--package", package]);
     }
@@ -112,15 +112,19 @@ fn once(name: &str, build: impl FnOnce() -> Result<PathBuf>) -> Result<PathBuf> 
 fn wasm_command(package: &str) -> Command {
     let mut command = cargo_build();
     command.args(["--package", package, "--profile=wasm"]);
-    command.args(["--target", WASM_TARGET]);
+    target_of(&mut command, WASM_TARGET);
+    command
+}
+
+fn target_of(command: &mut Command, target: &str) {
+    command.args(["--target", target]);
     // Messages name the files of libraries: not by the home of whoever builds, so that the same
-    // source is the same module everywhere.
+    // source makes the same bytes everywhere.
     if let Some(home) = cargo_home() {
         let remap = format!("--remap-path-prefix={}=/cargo", home.display());
-        let flags = format!("target.{WASM_TARGET}.rustflags=[{remap:?}]");
+        let flags = format!("target.{target}.rustflags=[{remap:?}]");
         command.args(["--config", &flags]);
     }
-    command
 }
 
 fn cargo_home() -> Option<PathBuf> {

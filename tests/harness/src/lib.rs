@@ -7,6 +7,7 @@
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`build`] | the compiled filter and the service binaries |
+//! | [`image`] | container images, written without a container engine |
 //! | [`wasm_host`] | the compiled filter under full control: time, entropy, faults (feature `wasm-host`) |
 //! | [`envoy`] | the real Envoy, found or fetched, started and asked by its admin API |
 //! | [`plugin`] | the file from which an Envoy reads the filter and its policy |
@@ -20,6 +21,7 @@ pub mod build;
 pub mod envoy;
 pub mod headers;
 pub mod http;
+pub mod image;
 pub mod plugin;
 pub mod ports;
 pub mod process;
