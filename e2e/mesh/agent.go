@@ -1,22 +1,17 @@
 package main
 
 import (
-	"archive/tar"
-	"bytes"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
-	"os"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-containerregistry/pkg/name"
 	"github.com/google/go-containerregistry/pkg/registry"
-	"github.com/google/go-containerregistry/pkg/v1/empty"
-	"github.com/google/go-containerregistry/pkg/v1/mutate"
+	"github.com/google/go-containerregistry/pkg/v1/layout"
 	"github.com/google/go-containerregistry/pkg/v1/remote"
-	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"istio.io/istio/pilot/pkg/model"
@@ -61,9 +56,21 @@ func (a agent) Generate(
 	return converted, details, nil
 }
 
-// serveImage runs a registry that has the filter as an image, and returns the image's name.
-func serveImage(file, address string) (string, error) {
-	module, err := os.ReadFile(file)
+// serveImage runs a registry that has the image of an OCI layout, and returns its name there.
+func serveImage(directory, address string) (string, error) {
+	index, err := layout.ImageIndexFromPath(directory)
+	if err != nil {
+		return "", err
+	}
+	manifest, err := index.IndexManifest()
+	if err != nil {
+		return "", err
+	}
+	if len(manifest.Manifests) != 1 {
+		return "", fmt.Errorf("%s: %d images: a layout with one image", directory, len(manifest.Manifests))
+	}
+	digest := manifest.Manifests[0].Digest
+	image, err := index.Image(digest)
 	if err != nil {
 		return "", err
 	}
@@ -74,37 +81,12 @@ func serveImage(file, address string) (string, error) {
 	go func() {
 		log.Fatal(http.Serve(listener, registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
 	}()
-	// FROM scratch, COPY plugin.wasm /
-	var layer bytes.Buffer
-	archive := tar.NewWriter(&layer)
-	if err := archive.WriteHeader(&tar.Header{Name: "plugin.wasm", Mode: 0o644, Size: int64(len(module))}); err != nil {
-		return "", err
-	}
-	if _, err := archive.Write(module); err != nil {
-		return "", err
-	}
-	if err := archive.Close(); err != nil {
-		return "", err
-	}
-	opener := func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(layer.Bytes())), nil }
-	copied, err := tarball.LayerFromOpener(opener)
+	place, err := name.NewDigest(fmt.Sprintf("%s/lanekeeper@%s", address, digest), name.Insecure)
 	if err != nil {
 		return "", err
 	}
-	image, err := mutate.AppendLayers(empty.Image, copied)
-	if err != nil {
-		return "", err
+	if err := remote.Write(place, image); err != nil {
+		return "", fmt.Errorf("cannot put the image into the registry: %w", err)
 	}
-	digest, err := image.Digest()
-	if err != nil {
-		return "", err
-	}
-	tag, err := name.NewTag(address+"/lanekeeper:dev", name.Insecure)
-	if err != nil {
-		return "", err
-	}
-	if err := remote.Write(tag, image); err != nil {
-		return "", fmt.Errorf("cannot put the module into the registry: %w", err)
-	}
-	return fmt.Sprintf("oci://%s/lanekeeper@%s", address, digest), nil
+	return "oci://" + place.String(), nil
 }

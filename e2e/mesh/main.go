@@ -26,7 +26,7 @@ sends. The control plane itself is at 127.N.0.1:
 
   :15010   ADS, without TLS
   :15014   /status: what runs, as JSON; /debug/...: istiod's own pages
-  :15005   with --module, a registry: oci://127.N.0.1:15005/lanekeeper:dev
+  :15005   with --image, a registry: oci://127.N.0.1:15005/lanekeeper@DIGEST
 
 `
 
@@ -35,7 +35,7 @@ type options struct {
 	directories []string
 	network     network
 	operator    string
-	module      string
+	image       string
 	state       string
 }
 
@@ -62,7 +62,7 @@ func run() error {
 	checkOnly := flags.Bool("check", false, "validate and analyse only")
 	number := flags.Uint("network", 73, "the `N` of 127.N.0.0/16, 1 to 254")
 	operator := flags.String("operator", "", "an IstioOperator `FILE`, for its meshConfig")
-	module := flags.String("module", "", "the compiled filter, a `FILE`: an image of it is in the registry")
+	image := flags.String("image", "", "the filter's image, a `DIRECTORY` with an OCI layout: it is in the registry")
 	state := flags.String("state", "", "a `DIRECTORY` for what pods fetch; by default a temporary one")
 	_ = flags.Parse(os.Args[1:])
 	if flags.NArg() == 0 {
@@ -75,7 +75,7 @@ func run() error {
 		directories: flags.Args(),
 		network:     network{number: byte(*number), deployments: map[string]int{}},
 		operator:    *operator,
-		module:      *module,
+		image:       *image,
 		state:       *state,
 	}
 	// What goes wrong; the rest is for those who develop Istio.

@@ -55,8 +55,8 @@ func serve(o options, stop <-chan os.Signal) error {
 		o.state = directory
 	}
 	state := &status{}
-	if o.module != "" {
-		image, err := serveImage(o.module, o.network.control(15005))
+	if o.image != "" {
+		image, err := serveImage(o.image, o.network.control(15005))
 		if err != nil {
 			return err
 		}

@@ -14,6 +14,7 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::build;
 use harness::envoy::{self, Envoy};
 use harness::http::{self, Request, Response};
+use harness::image::Image;
 use harness::process::Process;
 use harness::template;
 use harness::upstream::Upstream;
@@ -106,7 +107,10 @@ impl Mesh {
     /// Starts everything and waits until it is ready.
     pub(crate) fn start(program: &Path) -> Result<Self> {
         let dir = Process::scratch_dir("mesh")?;
-        let wasm = build::filter_wasm()?;
+        // As `cargo xtask dist` makes it.
+        let layout = dir.join("image");
+        let module = fs::read(build::filter_wasm()?)?;
+        Image::plugin(module).write_layout(&layout, "e2e")?;
         let envoy = match std::env::var_os("ENVOY") {
             Some(_) => envoy::find()?,
             None => envoy::version(ENVOY)?,
@@ -121,8 +125,8 @@ impl Mesh {
             .args(["--network", &network.to_string()])
             .arg("--operator")
             .arg(build::workspace().join(OPERATOR))
-            .arg("--module")
-            .arg(&wasm)
+            .arg("--image")
+            .arg(&layout)
             .arg("--state")
             .arg(&dir)
             .arg(&overlay);
