@@ -26,7 +26,7 @@ fn labels() -> Vec<String> {
 }
 
 #[test]
-fn istio_makes_the_same_labels_of_metric_names() {
+fn proxies_of_a_mesh_and_of_pods_are_told_the_same() {
     let labels = labels();
     assert!(labels.len() > 5, "{labels:?}");
     let mesh = yaml("istio/mesh.yaml");
@@ -35,7 +35,14 @@ fn istio_makes_the_same_labels_of_metric_names() {
     let pod = yaml("istio/pods/pod.yaml");
     let annotations = &pod["spec"]["template"]["metadata"]["annotations"];
     let config = annotations["proxy.istio.io/config"].as_str().expect("text");
-    let expected = format!("extraStatTags: [{}]", labels.join(", "));
+    let expiry = mesh
+        .pointer("/spec/meshConfig/defaultConfig/proxyMetadata/WASM_MODULE_EXPIRY")
+        .and_then(Value::as_str)
+        .expect("a duration");
+    let expected = format!(
+        "extraStatTags: [{}]\nproxyMetadata: {{ WASM_MODULE_EXPIRY: {expiry} }}",
+        labels.join(", ")
+    );
     assert_eq!(config.trim_end(), expected);
 }
 
