@@ -268,7 +268,7 @@ impl Kind {
         let mut kustomization = place.then(changes).kustomization(&bases, &files);
         let images = IMAGES.map(|name| {
             json!({
-                "name": format!("lanekeeper/{name}"),
+                "name": format!("registry.example/{name}"),
                 "newName": format!("{}/{name}", self.images),
                 "newTag": self.tag,
             })
