@@ -31,7 +31,7 @@ pub struct Image {
 }
 
 /// A file of an image.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct File {
     /// From the root, without the first slash.
     pub path: String,
@@ -215,8 +215,8 @@ mod tests {
         bytes
     }
 
-    /// Path, mode and content of everything in the image, as a registry client finds it.
-    fn content(layout: &Path) -> (Value, Value, Vec<(String, u32, Vec<u8>)>) {
+    /// The entry of the index, the configuration and all that is in the image, folders included.
+    fn content(layout: &Path) -> (Value, Value, Vec<File>) {
         let read = |bytes: Vec<u8>| serde_json::from_slice::<Value>(&bytes).unwrap();
         let index = read(fs::read(layout.join("index.json")).unwrap());
         let manifest = read(blob(layout, &index["manifests"][0]));
@@ -239,8 +239,11 @@ mod tests {
             let mut entry = entry.unwrap();
             let mut bytes = Vec::new();
             entry.read_to_end(&mut bytes).unwrap();
-            let path = entry.path().unwrap().display().to_string();
-            (path, entry.header().mode().unwrap(), bytes)
+            File {
+                path: entry.path().unwrap().display().to_string(),
+                mode: entry.header().mode().unwrap(),
+                bytes,
+            }
         });
         let entries = entries.collect();
         (index["manifests"][0].clone(), config, entries)
@@ -258,7 +261,7 @@ mod tests {
             "local-1"
         );
         assert_eq!(config["architecture"], "wasm");
-        assert_eq!(files, [("plugin.wasm".to_owned(), 0o644, MODULE.to_vec())]);
+        assert_eq!(files, image.files);
     }
 
     #[test]
@@ -278,7 +281,7 @@ mod tests {
         assert_eq!(config["config"]["ExposedPorts"], json!({ "8080/tcp": {} }));
         let modes: Vec<_> = files
             .iter()
-            .map(|(path, mode, _)| (path.as_str(), *mode))
+            .map(|file| (file.path.as_str(), file.mode))
             .collect();
         assert_eq!(
             modes,
