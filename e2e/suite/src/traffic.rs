@@ -1,8 +1,7 @@
 //! Users of the SMS checker.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -183,12 +182,21 @@ pub(crate) struct Load {
     pub(crate) requests: usize,
     pub(crate) failures: Vec<String>,
     pub(crate) time: Duration,
+    /// How long each request took, in order.
+    latencies: Vec<Duration>,
 }
 
 impl Load {
     /// Requests in a second.
     pub(crate) fn rate(&self) -> f64 {
         self.requests as f64 / self.time.as_secs_f64()
+    }
+
+    /// What so many of a hundred requests took at most.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.latencies.len() * percent).div_ceil(100);
+        let latency = self.latencies.get(rank.saturating_sub(1));
+        latency.copied().unwrap_or_default()
     }
 }
 
@@ -199,47 +207,51 @@ pub(crate) fn under_load<T>(
     visitors: &[Visitor],
     action: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Load)> {
-    let (stop, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let failures = Mutex::new(Vec::new());
+    let stop = AtomicBool::new(false);
     let start = Instant::now();
-    let done = thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            let (stop, requests, failures) = (&stop, &requests, &failures);
-            let mut mine = share(visitors, worker);
-            scope.spawn(move || {
-                let fail = |error: anyhow::Error| {
-                    failures
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .push(format!("{error:#}"));
-                };
-                let mut client = Connection::new(gateway);
-                while !stop.load(Ordering::Relaxed) {
-                    for visitor in &mut mine {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        requests.fetch_add(1, Ordering::Relaxed);
-                        if let Err(error) = visitor.stays(&mut client) {
-                            fail(error);
+    let (done, parts) = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                let stop = &stop;
+                let mut mine = share(visitors, worker);
+                scope.spawn(move || {
+                    let (mut latencies, mut failures) = (Vec::new(), Vec::new());
+                    let mut client = Connection::new(gateway);
+                    while !stop.load(Ordering::Relaxed) {
+                        for visitor in &mut mine {
+                            if stop.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            let sent = Instant::now();
+                            if let Err(error) = visitor.stays(&mut client) {
+                                failures.push(format!("{error:#}"));
+                            }
+                            latencies.push(sent.elapsed());
                         }
                     }
-                }
-            });
-        }
+                    (latencies, failures)
+                })
+            })
+            .collect();
         let done = action();
         stop.store(true, Ordering::Relaxed);
-        done
-    })?;
-    let failures = failures
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let parts = workers.into_iter().map(|worker| match worker.join() {
+            Ok(part) => part,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        (done, parts.collect::<Vec<_>>())
+    });
+    let time = start.elapsed();
+    let (latencies, failures): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let mut latencies = latencies.concat();
+    latencies.sort_unstable();
     Ok((
-        done,
+        done?,
         Load {
-            requests: requests.into_inner(),
-            failures,
-            time: start.elapsed(),
+            requests: latencies.len(),
+            failures: failures.concat(),
+            time,
+            latencies,
         },
     ))
 }

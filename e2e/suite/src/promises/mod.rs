@@ -66,7 +66,7 @@ impl Keep {
     }
 }
 
-pub(crate) const PROMISES: [Promise; 19] = [
+pub(crate) const PROMISES: [Promise; 20] = [
     Promise {
         name: "manifests",
         about: "no message about the manifests",
@@ -96,6 +96,11 @@ pub(crate) const PROMISES: [Promise; 19] = [
         name: "shadow",
         about: "the shadow gets a copy of every request to the model, and no user notices",
         keep: Keep::Everywhere(shadow::keep),
+    },
+    Promise {
+        name: "hanging",
+        about: "a shadow that hangs under load: no user notices",
+        keep: Keep::Mesh(shadow::hangs),
     },
     Promise {
         name: "headers",
