@@ -208,6 +208,11 @@ impl Mesh {
             .context("cannot run the control plane's check")
     }
 
+    /// Where a pod is.
+    pub(crate) fn address(&self, pod: &Pod) -> Result<&str> {
+        Ok(&self.running(pod)?.spec.address)
+    }
+
     /// Sends a signal, such as `KILL`, to what runs in a pod.
     pub(crate) fn signal(&self, pod: &Pod, part: Part, signal: &str) -> Result<()> {
         let pod = self.running(pod)?;

@@ -3,6 +3,7 @@
 mod faults;
 mod headers;
 mod in_a_cluster;
+mod pods;
 mod pushes;
 mod rollout;
 mod shadow;
@@ -66,7 +67,7 @@ impl Keep {
     }
 }
 
-pub(crate) const PROMISES: [Promise; 20] = [
+pub(crate) const PROMISES: [Promise; 22] = [
     Promise {
         name: "manifests",
         about: "no message about the manifests",
@@ -101,6 +102,16 @@ pub(crate) const PROMISES: [Promise; 20] = [
         name: "hanging",
         about: "a shadow that hangs under load: no user notices",
         keep: Keep::Mesh(shadow::hangs),
+    },
+    Promise {
+        name: "spread",
+        about: "a visitor's requests meet one pod of the version, those of many visitors all of them",
+        keep: Keep::Everywhere(pods::spread),
+    },
+    Promise {
+        name: "ejection",
+        about: "one failing pod of three is passed over, a version's only pod never",
+        keep: Keep::Mesh(pods::ejection),
     },
     Promise {
         name: "headers",
