@@ -175,7 +175,7 @@ pub(crate) const PROMISES: [Promise; 22] = [
     },
     Promise {
         name: "faults",
-        about: "14 broken manifests: each is refused by the check",
+        about: "16 broken manifests: each is refused by the check",
         keep: Keep::Mesh(faults::keep),
     },
 ];
