@@ -3,12 +3,14 @@ package main
 import (
 	"archive/tar"
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
 	"os"
+	"sync"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -61,19 +63,65 @@ func (a agent) Generate(
 	return converted, details, nil
 }
 
-// serveImage runs a registry that has the filter as an image, and returns the image's name.
-func serveImage(file, address string) (string, error) {
+// images is a registry in memory, which can be away for a while.
+type images struct {
+	sync.Mutex
+	address string
+	handler http.Handler
+	server  *http.Server
+}
+
+func newImages(address string) *images {
+	return &images{address: address, handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+}
+
+func (i *images) start() error {
+	i.Lock()
+	defer i.Unlock()
+	if i.server != nil {
+		return nil
+	}
+	listener, err := net.Listen("tcp", i.address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: i.handler}
+	i.server = server
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Fatal(err)
+		}
+	}()
+	return nil
+}
+
+// stop ends it with all its connections. It keeps what it has.
+func (i *images) stop() error {
+	i.Lock()
+	defer i.Unlock()
+	if i.server == nil {
+		return nil
+	}
+	err := i.server.Close()
+	i.server = nil
+	return err
+}
+
+// answer makes a page of what has no parameters.
+func answer(action func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := action(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}
+}
+
+// put makes an image of the filter, and returns its name.
+func (i *images) put(file string) (string, error) {
 	module, err := os.ReadFile(file)
 	if err != nil {
 		return "", err
 	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		log.Fatal(http.Serve(listener, registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
-	}()
 	// FROM scratch, COPY plugin.wasm /
 	var layer bytes.Buffer
 	archive := tar.NewWriter(&layer)
@@ -99,12 +147,12 @@ func serveImage(file, address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	tag, err := name.NewTag(address+"/lanekeeper:dev", name.Insecure)
+	tag, err := name.NewTag(i.address+"/lanekeeper:dev", name.Insecure)
 	if err != nil {
 		return "", err
 	}
 	if err := remote.Write(tag, image); err != nil {
 		return "", fmt.Errorf("cannot put the module into the registry: %w", err)
 	}
-	return fmt.Sprintf("oci://%s/lanekeeper@%s", address, digest), nil
+	return fmt.Sprintf("oci://%s/lanekeeper@%s", i.address, digest), nil
 }

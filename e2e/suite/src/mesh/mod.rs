@@ -166,8 +166,22 @@ impl Mesh {
         services.for_each(Process::keep_dir);
     }
 
+    /// Takes the registry with the filter's image away, or back.
+    pub(crate) fn registry(&self, there: bool) -> Result<()> {
+        let action = if there { "start" } else { "stop" };
+        let request = Request::post(&format!("/registry/{action}"), "");
+        let answer = http::send(&self.pages(), &request)?;
+        ensure!(answer.status == 200, "registry: {}", answer.text());
+        Ok(())
+    }
+
+    /// Where the control plane says what it does.
+    fn pages(&self) -> String {
+        format!("127.{}.0.1:15014", self.network)
+    }
+
     fn status_url(&self) -> String {
-        format!("http://127.{}.0.1:15014/status", self.network)
+        format!("http://{}/status", self.pages())
     }
 
     fn status(&self) -> Result<Status> {

@@ -67,7 +67,7 @@ impl Keep {
     }
 }
 
-pub(crate) const PROMISES: [Promise; 22] = [
+pub(crate) const PROMISES: [Promise; 23] = [
     Promise {
         name: "manifests",
         about: "no message about the manifests",
@@ -137,6 +137,11 @@ pub(crate) const PROMISES: [Promise; 22] = [
         name: "policies",
         about: "a bad policy changes nothing",
         keep: Keep::Everywhere(pushes::bad_policy),
+    },
+    Promise {
+        name: "registry",
+        about: "a policy is pushed while the registry is away",
+        keep: Keep::Mesh(pushes::no_registry),
     },
     Promise {
         name: "modules",
