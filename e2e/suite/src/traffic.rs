@@ -5,54 +5,21 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::http::{Client, Request, Response};
+pub(crate) use harness::metrics::sum as metric;
+pub(crate) use harness::promise::{PROMPTLY, predict, version, wait_for, within_4_sigma};
 
 use crate::cluster::{Cluster, Pod};
 
 /// The host that the gateway and the policy are for.
 pub(crate) const HOST: &str = "sms-checker.local";
 
-/// How soon a push is to be in force.
-pub(crate) const PROMPTLY: Duration = Duration::from_secs(5);
-
 const WORKERS: usize = 4;
 
-/// A message to be judged: a request that goes through both tiers.
+/// A message to be judged, for the gateway.
 pub(crate) fn sms() -> Request {
-    Request::post("/sms", r#"{"sms": "see you at the station at six"}"#)
-        .header("host", HOST)
-        .header("content-type", "application/json")
-}
-
-/// The question that an app-service asks its model.
-pub(crate) fn predict() -> Request {
-    Request::post("/predict", r#"{"sms": "see you at the station at six"}"#)
-        .header("content-type", "application/json")
-}
-
-/// The version that answered, in every tier; an error if the tiers do not agree, or if it was the
-/// shadow.
-pub(crate) fn version(response: &Response) -> Result<String> {
-    ensure!(
-        response.status == 200,
-        "{} {}",
-        response.status,
-        response.text()
-    );
-    let served_by = response.headers.get("x-served-by").context("x-served-by")?;
-    let tiers: Option<Vec<_>> = served_by
-        .split(", ")
-        .map(|tier| tier.split_once(";v="))
-        .collect();
-    match tiers.as_deref() {
-        Some([("app-service", app), ("model-service", model)])
-            if app == model && *model != "shadow" =>
-        {
-            Ok((*app).to_owned())
-        }
-        _ => bail!("the tiers do not agree: {served_by}"),
-    }
+    harness::promise::sms().header("host", HOST)
 }
 
 /// A connection to the gateway that is made anew when it was closed, as a browser does.
@@ -256,34 +223,6 @@ pub(crate) fn under_load<T>(
     ))
 }
 
-/// Whether a number of hits out of `trials` is within four standard deviations of its expectation.
-pub(crate) fn within_4_sigma(hits: usize, trials: usize, share: f64) -> Result<()> {
-    let (mean, sigma) = (
-        trials as f64 * share,
-        (trials as f64 * share * (1.0 - share)).sqrt(),
-    );
-    ensure!(
-        (hits as f64 - mean).abs() <= 4.0 * sigma,
-        "{hits} of {trials} are not within 4 sigma ({:.0}) of {mean:.0}",
-        4.0 * sigma
-    );
-    Ok(())
-}
-
-/// Waits until something holds; how long that took.
-pub(crate) fn wait_for(
-    limit: Duration,
-    what: &str,
-    mut holds: impl FnMut() -> Result<bool>,
-) -> Result<Duration> {
-    let start = Instant::now();
-    while !holds().with_context(|| what.to_owned())? {
-        ensure!(start.elapsed() < limit, "{what}: not after {limit:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(start.elapsed())
-}
-
 /// The pods of a tier.
 pub(crate) fn pods_of(cluster: &dyn Cluster, app: &str) -> Vec<Pod> {
     let mut pods = cluster.pods();
@@ -296,24 +235,6 @@ pub(crate) fn gateway_pod(cluster: &dyn Cluster) -> Result<Pod> {
     let mut pods = cluster.pods().into_iter();
     pods.find(|pod| pod.deployment == "istio-ingressgateway")
         .context("no gateway")
-}
-
-/// The sum of a metric in a text that Prometheus would scrape, over the series with these labels; `None`
-/// if there is none.
-pub(crate) fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
-    let series: Vec<u64> = text
-        .lines()
-        .filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let rest = series.strip_prefix(name)?;
-            let has =
-                |(label, value): &(&str, &str)| rest.contains(&format!("{label}=\"{value}\""));
-            ((rest.is_empty() || rest.starts_with('{')) && labels.iter().all(has))
-                .then(|| value.parse::<u64>().ok())
-                .flatten()
-        })
-        .collect();
-    (!series.is_empty()).then(|| series.iter().sum())
 }
 
 /// Waits until the manifests are in force again as they are in the repository.
