@@ -237,18 +237,7 @@ pub fn start_envoy(name: &str, bootstrap: String, workers: u32) -> Envoy {
 /// A metric as Prometheus would scrape it; all of `labels` and no others.
 pub fn metric(envoy: &Envoy, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
     let text = envoy.prometheus().expect("metrics");
-    text.lines().find_map(|line| {
-        let (series, value) = line.rsplit_once(' ')?;
-        let rest = series
-            .strip_prefix(name)?
-            .strip_prefix('{')?
-            .strip_suffix('}')?;
-        let mut found: Vec<&str> = rest.split(',').filter(|label| !label.is_empty()).collect();
-        let mut wanted: Vec<String> = labels.iter().map(|(k, v)| format!("{k}={v:?}")).collect();
-        found.sort_unstable();
-        wanted.sort_unstable();
-        (found == wanted).then(|| value.parse().ok()).flatten()
-    })
+    harness::metrics::exactly(&text, name, labels)
 }
 
 /// The compiled filter as the plugin `gateway` of a world.

@@ -3,6 +3,7 @@
 mod crowd;
 
 use harness::http::Request;
+use harness::promise::within_4_sigma;
 use harness::upstream::Echo;
 use promises::{Gateway, cookies, policy, user_of, versions};
 use serde_json::json;
@@ -19,10 +20,8 @@ fn of_two_thousand_users_with_twenty_requests_each_nobody_flips() {
             assert_eq!(version, Some(echo.upstream.as_str()));
             echo.upstream
         });
-    // Within 4 sigma (38) of 100.
     let canary = visitors.iter().filter(|version| *version == "canary");
-    let canary = canary.count();
-    assert!((62..=138).contains(&canary), "{canary}");
+    within_4_sigma(canary.count(), 1_000, 0.1).expect("as many as the weight says");
     assert_eq!(gateway.crashes(), 0);
 }
 

@@ -1,11 +1,13 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"log"
 	"net"
 	"net/http"
+	"sync"
 
 	discovery "github.com/envoyproxy/go-control-plane/envoy/service/discovery/v3"
 	"github.com/google/go-containerregistry/pkg/name"
@@ -56,8 +58,61 @@ func (a agent) Generate(
 	return converted, details, nil
 }
 
-// serveImage runs a registry that has the image of an OCI layout, and returns its name there.
-func serveImage(directory, address string) (string, error) {
+// images is a registry in memory, which can be away for a while.
+type images struct {
+	sync.Mutex
+	address string
+	handler http.Handler
+	server  *http.Server
+}
+
+func newImages(address string) *images {
+	return &images{address: address, handler: registry.New(registry.Logger(log.New(io.Discard, "", 0)))}
+}
+
+func (i *images) start() error {
+	i.Lock()
+	defer i.Unlock()
+	if i.server != nil {
+		return nil
+	}
+	listener, err := net.Listen("tcp", i.address)
+	if err != nil {
+		return err
+	}
+	server := &http.Server{Handler: i.handler}
+	i.server = server
+	go func() {
+		if err := server.Serve(listener); !errors.Is(err, http.ErrServerClosed) {
+			log.Fatal(err)
+		}
+	}()
+	return nil
+}
+
+// stop ends it with all its connections. It keeps what it has.
+func (i *images) stop() error {
+	i.Lock()
+	defer i.Unlock()
+	if i.server == nil {
+		return nil
+	}
+	err := i.server.Close()
+	i.server = nil
+	return err
+}
+
+// answer makes a page of what has no parameters.
+func answer(action func() error) http.HandlerFunc {
+	return func(w http.ResponseWriter, _ *http.Request) {
+		if err := action(); err != nil {
+			http.Error(w, err.Error(), http.StatusInternalServerError)
+		}
+	}
+}
+
+// put takes the image of an OCI layout, and returns its name.
+func (i *images) put(directory string) (string, error) {
 	index, err := layout.ImageIndexFromPath(directory)
 	if err != nil {
 		return "", err
@@ -74,14 +129,7 @@ func serveImage(directory, address string) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	listener, err := net.Listen("tcp", address)
-	if err != nil {
-		return "", err
-	}
-	go func() {
-		log.Fatal(http.Serve(listener, registry.New(registry.Logger(log.New(io.Discard, "", 0)))))
-	}()
-	place, err := name.NewDigest(fmt.Sprintf("%s/lanekeeper@%s", address, digest), name.Insecure)
+	place, err := name.NewDigest(fmt.Sprintf("%s/lanekeeper@%s", i.address, digest), name.Insecure)
 	if err != nil {
 		return "", err
 	}

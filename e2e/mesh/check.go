@@ -10,9 +10,10 @@ import (
 	"istio.io/istio/pkg/config/analysis/local"
 )
 
-// check prints every message of validation and of the analyzers of `istioctl analyze`.
+// check prints every message of validation, of the analyzers of `istioctl analyze`, and of what neither
+// of them looks at.
 func check(o options) error {
-	_, manifests, _, world, err := load(o)
+	_, manifests, settings, world, err := load(o)
 	if err != nil {
 		return err
 	}
@@ -20,6 +21,7 @@ func check(o options) error {
 	if err != nil {
 		return fmt.Errorf("the analyzers failed: %w", err)
 	}
+	messages = append(messages, authorizations(manifests, world, settings)...)
 	for _, message := range messages {
 		fmt.Println(message)
 	}

@@ -26,7 +26,8 @@ sends. The control plane itself is at 127.N.0.1:
 
   :15010   ADS, without TLS
   :15014   /status: what runs, as JSON; /debug/...: istiod's own pages
-  :15005   with --image, a registry: oci://127.N.0.1:15005/lanekeeper@DIGEST
+  :15005   with --image, a registry: oci://127.N.0.1:15005/lanekeeper@DIGEST;
+           POST to /registry/stop and /registry/start on :15014 takes it away and back
 
 `
 

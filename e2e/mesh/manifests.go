@@ -3,6 +3,7 @@ package main
 import (
 	"errors"
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -79,7 +80,7 @@ func newReader(directories []string) (*reader, error) {
 
 // read reports every fault at once.
 func (r *reader) read() (*manifests, error) {
-	clear(r.files.read)
+	before := r.files.again()
 	m := &manifests{}
 	seen := map[string]string{}
 	var faults []error
@@ -89,6 +90,12 @@ func (r *reader) read() (*manifests, error) {
 	for _, directory := range r.directories {
 		resources, err := krusty.MakeKustomizer(settings).Run(r.files, directory)
 		if err != nil {
+			// What it did not come to is followed as well: the fault may be repaired there.
+			for file, time := range before {
+				if _, again := r.files.read[file]; !again {
+					r.files.read[file] = time
+				}
+			}
 			return nil, fmt.Errorf("kustomize %s: %w", directory, err)
 		}
 		for _, resource := range resources.Resources() {
@@ -186,7 +193,7 @@ func meshConfig(operator string) (*meshconfig.MeshConfig, error) {
 // changed says whether a file that was read last time is another one by now.
 func (r *reader) changed() bool {
 	for file, then := range r.files.read {
-		if now, err := modified(file); err != nil || !now.Equal(then) {
+		if !modified(file).Equal(then) {
 			return true
 		}
 	}
@@ -199,18 +206,36 @@ type recorder struct {
 	read map[string]time.Time
 }
 
+// again forgets what was read, and returns it as it is now.
+func (r recorder) again() map[string]time.Time {
+	before := maps.Clone(r.read)
+	for file := range before {
+		before[file] = modified(file)
+	}
+	clear(r.read)
+	return before
+}
+
 func (r recorder) ReadFile(file string) ([]byte, error) {
 	// Before the content: a change in between is then seen as one.
-	if time, err := modified(file); err == nil {
-		r.read[file] = time
-	}
+	r.read[file] = modified(file)
 	return r.FileSystem.ReadFile(file)
 }
 
-func modified(file string) (time.Time, error) {
+// CleanedAbs is what kustomize asks about a file before it reads it: one that is not there may come.
+func (r recorder) CleanedAbs(path string) (filesys.ConfirmedDir, string, error) {
+	directory, name, err := r.FileSystem.CleanedAbs(path)
+	if err != nil {
+		r.read[path] = modified(path)
+	}
+	return directory, name, err
+}
+
+// modified is zero for a file that is not there.
+func modified(file string) time.Time {
 	info, err := os.Stat(file)
 	if err != nil {
-		return time.Time{}, err
+		return time.Time{}
 	}
-	return info.ModTime(), nil
+	return info.ModTime()
 }

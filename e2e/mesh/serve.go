@@ -55,8 +55,12 @@ func serve(o options, stop <-chan os.Signal) error {
 		o.state = directory
 	}
 	state := &status{}
+	registry := newImages(o.network.control(15005))
 	if o.image != "" {
-		image, err := serveImage(o.image, o.network.control(15005))
+		if err := registry.start(); err != nil {
+			return err
+		}
+		image, err := registry.put(o.image)
 		if err != nil {
 			return err
 		}
@@ -95,6 +99,8 @@ func serve(o options, stop <-chan os.Signal) error {
 	mux := http.NewServeMux()
 	mux.Handle("/status", state)
 	mux.Handle("/debug/", server.DiscoveryDebug)
+	mux.Handle("POST /registry/start", answer(registry.start))
+	mux.Handle("POST /registry/stop", answer(registry.stop))
 	go func() { failed <- http.Serve(pages, mux) }()
 	fmt.Printf("serving %d objects, %d pods on %s\n", len(manifests.documents), len(world.pods), ads.Addr())
 

@@ -1,59 +1,25 @@
 //! Users of the SMS checker.
 
 use std::collections::BTreeMap;
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::http::{Client, Request, Response};
+pub(crate) use harness::metrics::sum as metric;
+pub(crate) use harness::promise::{PROMPTLY, predict, version, wait_for, within_4_sigma};
 
 use crate::cluster::{Cluster, Pod};
 
 /// The host that the gateway and the policy are for.
 pub(crate) const HOST: &str = "sms-checker.local";
 
-/// How soon a push is to be in force.
-pub(crate) const PROMPTLY: Duration = Duration::from_secs(5);
-
 const WORKERS: usize = 4;
 
-/// A message to be judged: a request that goes through both tiers.
+/// A message to be judged, for the gateway.
 pub(crate) fn sms() -> Request {
-    Request::post("/sms", r#"{"sms": "see you at the station at six"}"#)
-        .header("host", HOST)
-        .header("content-type", "application/json")
-}
-
-/// The question that an app-service asks its model.
-pub(crate) fn predict() -> Request {
-    Request::post("/predict", r#"{"sms": "see you at the station at six"}"#)
-        .header("content-type", "application/json")
-}
-
-/// The version that answered, in every tier; an error if the tiers do not agree, or if it was the
-/// shadow.
-pub(crate) fn version(response: &Response) -> Result<String> {
-    ensure!(
-        response.status == 200,
-        "{} {}",
-        response.status,
-        response.text()
-    );
-    let served_by = response.headers.get("x-served-by").context("x-served-by")?;
-    let tiers: Option<Vec<_>> = served_by
-        .split(", ")
-        .map(|tier| tier.split_once(";v="))
-        .collect();
-    match tiers.as_deref() {
-        Some([("app-service", app), ("model-service", model)])
-            if app == model && *model != "shadow" =>
-        {
-            Ok((*app).to_owned())
-        }
-        _ => bail!("the tiers do not agree: {served_by}"),
-    }
+    harness::promise::sms().header("host", HOST)
 }
 
 /// A connection to the gateway that is made anew when it was closed, as a browser does.
@@ -183,12 +149,21 @@ pub(crate) struct Load {
     pub(crate) requests: usize,
     pub(crate) failures: Vec<String>,
     pub(crate) time: Duration,
+    /// How long each request took, in order.
+    latencies: Vec<Duration>,
 }
 
 impl Load {
     /// Requests in a second.
     pub(crate) fn rate(&self) -> f64 {
         self.requests as f64 / self.time.as_secs_f64()
+    }
+
+    /// What so many of a hundred requests took at most.
+    pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        let rank = (self.latencies.len() * percent).div_ceil(100);
+        let latency = self.latencies.get(rank.saturating_sub(1));
+        latency.copied().unwrap_or_default()
     }
 }
 
@@ -199,77 +174,53 @@ pub(crate) fn under_load<T>(
     visitors: &[Visitor],
     action: impl FnOnce() -> Result<T>,
 ) -> Result<(T, Load)> {
-    let (stop, requests) = (AtomicBool::new(false), AtomicUsize::new(0));
-    let failures = Mutex::new(Vec::new());
+    let stop = AtomicBool::new(false);
     let start = Instant::now();
-    let done = thread::scope(|scope| {
-        for worker in 0..WORKERS {
-            let (stop, requests, failures) = (&stop, &requests, &failures);
-            let mut mine = share(visitors, worker);
-            scope.spawn(move || {
-                let fail = |error: anyhow::Error| {
-                    failures
-                        .lock()
-                        .unwrap_or_else(std::sync::PoisonError::into_inner)
-                        .push(format!("{error:#}"));
-                };
-                let mut client = Connection::new(gateway);
-                while !stop.load(Ordering::Relaxed) {
-                    for visitor in &mut mine {
-                        if stop.load(Ordering::Relaxed) {
-                            break;
-                        }
-                        requests.fetch_add(1, Ordering::Relaxed);
-                        if let Err(error) = visitor.stays(&mut client) {
-                            fail(error);
+    let (done, parts) = thread::scope(|scope| {
+        let workers: Vec<_> = (0..WORKERS)
+            .map(|worker| {
+                let stop = &stop;
+                let mut mine = share(visitors, worker);
+                scope.spawn(move || {
+                    let (mut latencies, mut failures) = (Vec::new(), Vec::new());
+                    let mut client = Connection::new(gateway);
+                    while !stop.load(Ordering::Relaxed) {
+                        for visitor in &mut mine {
+                            if stop.load(Ordering::Relaxed) {
+                                break;
+                            }
+                            let sent = Instant::now();
+                            if let Err(error) = visitor.stays(&mut client) {
+                                failures.push(format!("{error:#}"));
+                            }
+                            latencies.push(sent.elapsed());
                         }
                     }
-                }
-            });
-        }
+                    (latencies, failures)
+                })
+            })
+            .collect();
         let done = action();
         stop.store(true, Ordering::Relaxed);
-        done
-    })?;
-    let failures = failures
-        .into_inner()
-        .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let parts = workers.into_iter().map(|worker| match worker.join() {
+            Ok(part) => part,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        (done, parts.collect::<Vec<_>>())
+    });
+    let time = start.elapsed();
+    let (latencies, failures): (Vec<_>, Vec<_>) = parts.into_iter().unzip();
+    let mut latencies = latencies.concat();
+    latencies.sort_unstable();
     Ok((
-        done,
+        done?,
         Load {
-            requests: requests.into_inner(),
-            failures,
-            time: start.elapsed(),
+            requests: latencies.len(),
+            failures: failures.concat(),
+            time,
+            latencies,
         },
     ))
-}
-
-/// Whether a number of hits out of `trials` is within four standard deviations of its expectation.
-pub(crate) fn within_4_sigma(hits: usize, trials: usize, share: f64) -> Result<()> {
-    let (mean, sigma) = (
-        trials as f64 * share,
-        (trials as f64 * share * (1.0 - share)).sqrt(),
-    );
-    ensure!(
-        (hits as f64 - mean).abs() <= 4.0 * sigma,
-        "{hits} of {trials} are not within 4 sigma ({:.0}) of {mean:.0}",
-        4.0 * sigma
-    );
-    Ok(())
-}
-
-/// Waits until something holds; how long that took.
-pub(crate) fn wait_for(
-    limit: Duration,
-    what: &str,
-    mut holds: impl FnMut() -> Result<bool>,
-) -> Result<Duration> {
-    let start = Instant::now();
-    while !holds().with_context(|| what.to_owned())? {
-        ensure!(start.elapsed() < limit, "{what}: not after {limit:?}");
-        thread::sleep(Duration::from_millis(50));
-    }
-    Ok(start.elapsed())
 }
 
 /// The pods of a tier.
@@ -284,24 +235,6 @@ pub(crate) fn gateway_pod(cluster: &dyn Cluster) -> Result<Pod> {
     let mut pods = cluster.pods().into_iter();
     pods.find(|pod| pod.deployment == "istio-ingressgateway")
         .context("no gateway")
-}
-
-/// The sum of a metric in a text that Prometheus would scrape, over the series with these labels; `None`
-/// if there is none.
-pub(crate) fn metric(text: &str, name: &str, labels: &[(&str, &str)]) -> Option<u64> {
-    let series: Vec<u64> = text
-        .lines()
-        .filter_map(|line| {
-            let (series, value) = line.rsplit_once(' ')?;
-            let rest = series.strip_prefix(name)?;
-            let has =
-                |(label, value): &(&str, &str)| rest.contains(&format!("{label}=\"{value}\""));
-            ((rest.is_empty() || rest.starts_with('{')) && labels.iter().all(has))
-                .then(|| value.parse::<u64>().ok())
-                .flatten()
-        })
-        .collect();
-    (!series.is_empty()).then(|| series.iter().sum())
 }
 
 /// Waits until the manifests are in force again as they are in the repository.

@@ -16,15 +16,19 @@
 //! | [`upstream`] | a server that answers with exactly what it received |
 //! | [`headers`] | headers in order, repeated ones included: the type that all of these share |
 //! | [`http`] | a client that can send what decent clients refuse to |
+//! | [`metrics`] | what Prometheus would scrape, read |
+//! | [`promise`] | what promises about the SMS checker have in common |
 
 pub mod build;
 pub mod envoy;
 pub mod headers;
 pub mod http;
 pub mod image;
+pub mod metrics;
 pub mod plugin;
 pub mod ports;
 pub mod process;
+pub mod promise;
 pub mod template;
 pub mod topology;
 pub mod upstream;

@@ -60,6 +60,15 @@ struct Running {
     envoy: Option<Envoy>,
 }
 
+/// What of a pod a signal is for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) enum Part {
+    /// The application.
+    Service,
+    /// And its Envoy.
+    All,
+}
+
 /// What the control plane says of itself.
 #[derive(Debug, Deserialize)]
 struct Status {
@@ -161,8 +170,22 @@ impl Mesh {
         services.for_each(Process::keep_dir);
     }
 
+    /// Takes the registry with the filter's image away, or back.
+    pub(crate) fn registry(&self, there: bool) -> Result<()> {
+        let action = if there { "start" } else { "stop" };
+        let request = Request::post(&format!("/registry/{action}"), "");
+        let answer = http::send(&self.pages(), &request)?;
+        ensure!(answer.status == 200, "registry: {}", answer.text());
+        Ok(())
+    }
+
+    /// Where the control plane says what it does.
+    fn pages(&self) -> String {
+        format!("127.{}.0.1:15014", self.network)
+    }
+
     fn status_url(&self) -> String {
-        format!("http://127.{}.0.1:15014/status", self.network)
+        format!("http://{}/status", self.pages())
     }
 
     fn status(&self) -> Result<Status> {
@@ -201,6 +224,24 @@ impl Mesh {
             .args(kustomizations)
             .output()
             .context("cannot run the control plane's check")
+    }
+
+    /// Where a pod is.
+    pub(crate) fn address(&self, pod: &Pod) -> Result<&str> {
+        Ok(&self.running(pod)?.spec.address)
+    }
+
+    /// Sends a signal, such as `KILL`, to what runs in a pod.
+    pub(crate) fn signal(&self, pod: &Pod, part: Part, signal: &str) -> Result<()> {
+        let pod = self.running(pod)?;
+        let envoys = pod.envoy.iter().map(Envoy::process);
+        let envoys = envoys.filter(|_| part == Part::All);
+        for process in pod.services.iter().chain(envoys) {
+            let id = process.id().to_string();
+            let mut kill = Command::new("kill");
+            harness::process::run(kill.args(["-s", signal, &id]), "kill")?;
+        }
+        Ok(())
     }
 
     fn running(&self, pod: &Pod) -> Result<&Running> {
@@ -424,16 +465,9 @@ impl Cluster for Mesh {
     }
 
     fn kill(&mut self, deployment: &str) -> Result<()> {
-        let pods = self.pods.values();
-        for pod in pods.filter(|pod| pod.spec.deployment == deployment) {
-            let envoys = pod.envoy.iter().map(Envoy::process);
-            for process in pod.services.iter().chain(envoys) {
-                let id = process.id().to_string();
-                let mut kill = Command::new("kill");
-                harness::process::run(kill.args(["-s", "KILL", &id]), "kill")?;
-            }
-        }
-        Ok(())
+        let pods = self.pods().into_iter();
+        let mut pods = pods.filter(|pod| pod.deployment == deployment);
+        pods.try_for_each(|pod| self.signal(&pod, Part::All, "KILL"))
     }
 }
 

@@ -145,15 +145,17 @@ fn install_go() -> String {
 
 /// What a registry answered, if it answered and does not have a module (any more).
 fn missing_module(error: &str) -> Option<&str> {
-    let gone = [
-        "404 Not Found",
-        "410 Gone",
-        "403 Forbidden",
-        "unknown revision",
-    ];
-    error
-        .lines()
-        .find(|line| gone.iter().any(|answer| line.contains(answer)))
+    let gone = ["404 Not Found", "410 Gone", "unknown revision"];
+    // What a server says to its status comes in the next line.
+    let said = error.lines().skip(1).chain([""]);
+    let mut lines = error.lines().zip(said);
+    let missing = lines.find(|(line, said)| {
+        gone.iter().any(|answer| line.contains(answer))
+            // Without these words it may be somebody's own proxy or firewall, which has to be opened.
+            || (line.contains("403 Forbidden")
+                && said.contains("This module version is not available"))
+    });
+    missing.map(|(line, _)| line)
 }
 
 #[cfg(test)]
@@ -167,6 +169,12 @@ mod tests {
             missing_module(&format!("go build:\n{gone}\nmore")),
             Some(gone)
         );
+        let forbidden = "istio.io/istio@v0.0.0-2026: reading https://x/@v/v0.zip: 403 Forbidden";
+        assert_eq!(missing_module(forbidden), None);
+        let refused = format!("{forbidden}\n\tserver response: Access denied by the firewall.");
+        assert_eq!(missing_module(&refused), None);
+        let gone = format!("{forbidden}\n\tserver response: This module version is not available.");
+        assert_eq!(missing_module(&gone), Some(forbidden));
         assert_eq!(missing_module("dial tcp: lookup x: no such host"), None);
         assert_eq!(missing_module("./main.go:3:1: syntax error"), None);
     }

@@ -7,21 +7,41 @@ use anyhow::{Result, ensure};
 use crate::mesh::Mesh;
 
 /// What the check says of each.
-const FAULTS: [(&str, &str); 14] = [
-    ("01-unknown-field", "mirorPercentage"),
-    ("02-missing-subset", "IST0101"),
-    ("03-bad-port-name", "IST0118"),
-    ("04-missing-gateway", "IST0101"),
-    ("05-wasm-bad-phase", "AUTHNN"),
+const FAULTS: [(&str, &str); 16] = [
+    (
+        "01-unknown-field",
+        "unknown fields [spec.http[0].mirorPercentage]",
+    ),
+    ("02-missing-subset", "not found: \"app-service+blue\""),
+    ("03-bad-port-name", "Port name app-http"),
+    ("04-missing-gateway", "gateway not found: \"sms-chekcer\""),
+    (
+        "05-wasm-bad-phase",
+        "spec.phase: Unsupported value: \"AUTHNN\"",
+    ),
     ("06-negative-weight", "weight -5 < 0"),
-    ("07-missing-host", "IST0101"),
-    ("08-gateway-selector", "IST0101"),
-    ("09-unreachable-rule", "IST0130"),
-    ("10-duplicate-subset", "duplicate subset names"),
+    (
+        "07-missing-host",
+        "host not found: \"nobody.sms-checker.svc.cluster.local\"",
+    ),
+    (
+        "08-gateway-selector",
+        "selector not found: \"istio=ingresgateway\"",
+    ),
+    ("09-unreachable-rule", "rule \"canary\" not used"),
+    ("10-duplicate-subset", "duplicate subset names: shadow"),
     ("11-envoyfilter-type", "could not resolve Any message type"),
-    ("12-subset-without-pods", "IST0173"),
-    ("13-wasm-bad-url", "url"),
-    ("14-missing-short-host", "IST0101"),
+    (
+        "12-subset-without-pods",
+        "Subset canary defined in the DestinationRule does not select any pods",
+    ),
+    (
+        "13-wasm-bad-url",
+        "spec.url: Invalid value: \"ftp://registry.example/lanekeeper.wasm\"",
+    ),
+    ("14-missing-short-host", "host not found: \"app-servcie\""),
+    ("15-unknown-principal", "app-servcie: no pod"),
+    ("16-unknown-port", "port 8080: no container"),
 ];
 
 pub(crate) fn keep(mesh: &mut Mesh) -> Result<Vec<String>> {

@@ -3,6 +3,7 @@
 mod faults;
 mod headers;
 mod in_a_cluster;
+mod pods;
 mod pushes;
 mod rollout;
 mod shadow;
@@ -66,7 +67,7 @@ impl Keep {
     }
 }
 
-pub(crate) const PROMISES: [Promise; 19] = [
+pub(crate) const PROMISES: [Promise; 23] = [
     Promise {
         name: "manifests",
         about: "no message about the manifests",
@@ -98,6 +99,21 @@ pub(crate) const PROMISES: [Promise; 19] = [
         keep: Keep::Everywhere(shadow::keep),
     },
     Promise {
+        name: "hanging",
+        about: "a shadow that hangs under load: no user notices",
+        keep: Keep::Mesh(shadow::hangs),
+    },
+    Promise {
+        name: "spread",
+        about: "a visitor's requests meet one pod of the version, those of many visitors all of them",
+        keep: Keep::Everywhere(pods::spread),
+    },
+    Promise {
+        name: "ejection",
+        about: "one failing pod of three is passed over, a version's only pod never",
+        keep: Keep::Mesh(pods::ejection),
+    },
+    Promise {
         name: "headers",
         about: "an override works, what a client makes up does not cross the gateway",
         keep: Keep::Everywhere(headers::keep),
@@ -121,6 +137,11 @@ pub(crate) const PROMISES: [Promise; 19] = [
         name: "policies",
         about: "a bad policy changes nothing",
         keep: Keep::Everywhere(pushes::bad_policy),
+    },
+    Promise {
+        name: "registry",
+        about: "a policy is pushed while the registry is away",
+        keep: Keep::Mesh(pushes::no_registry),
     },
     Promise {
         name: "modules",
@@ -159,7 +180,7 @@ pub(crate) const PROMISES: [Promise; 19] = [
     },
     Promise {
         name: "faults",
-        about: "14 broken manifests: each is refused by the check",
+        about: "16 broken manifests: each is refused by the check",
         keep: Keep::Mesh(faults::keep),
     },
 ];

@@ -6,10 +6,12 @@ use anyhow::{Context, Result, ensure};
 use harness::http::{Request, send};
 use serde_json::json;
 
+use super::rollout::{push, report, versions};
 use crate::cluster::{Changes, Cluster};
+use crate::mesh::Mesh;
 use crate::traffic::{
-    Connection, PROMPTLY, gateway_pod, metric, pods_of, predict, sms, stay, version, visitors,
-    wait_for,
+    Connection, PROMPTLY, gateway_pod, metric, pods_of, predict, sms, stay, under_load, version,
+    visitors, wait_for, within_4_sigma,
 };
 
 /// No promise is made of how soon a module is gone.
@@ -62,6 +64,27 @@ pub(crate) fn bad_policy(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
             .to_owned(),
         "a new gateway: everybody is in stable, whatever version they say".to_owned(),
     ])
+}
+
+/// Proxies that have their module need no registry to be told another policy.
+pub(crate) fn no_registry(mesh: &mut Mesh) -> Result<Vec<String>> {
+    let gateway = mesh.gateway()?;
+    let visitors = visitors(&gateway, 100)?;
+    mesh.registry(false)?;
+    let pushed = under_load(&gateway, &visitors, || {
+        push(mesh, &versions(50, 50, "live"), "\"weight\":50")
+    });
+    let split = pushed.and_then(|pushed| Ok((pushed, self::visitors(&gateway, 200)?)));
+    mesh.registry(true)?;
+    let (((_, time), load), new) = split?;
+    let canary = new.iter().filter(|visitor| visitor.given == "canary");
+    let canary = canary.count();
+    within_4_sigma(canary, new.len(), 0.5)?;
+    let pushed = report("without the registry, 10 to 50 %", time, &load)?;
+    Ok(vec![format!(
+        "{pushed}; {canary} of {} newcomers are in canary",
+        new.len()
+    )])
 }
 
 pub(crate) fn no_module(cluster: &mut dyn Cluster) -> Result<Vec<String>> {

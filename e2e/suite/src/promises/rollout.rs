@@ -1,9 +1,10 @@
 //! Moving weights, and a version without pods.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use harness::http::send;
+use lanekeeper_policy::slot;
 use serde_json::{Value, json};
 
 use crate::cluster::{Changes, Cluster};
@@ -27,13 +28,24 @@ pub(crate) fn versions(stable: u32, canary: u32, state: &str) -> Changes {
 pub(crate) fn weights(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let gateway = cluster.gateway()?;
     let pinned = visitors(&gateway, VISITORS)?;
+    // Somebody who has no cookie: the slot decides each time.
+    let mut names = (0..).map(|number| format!("user-{number}"));
+    let changes_hands =
+        |name: &String| (5_000..9_000).contains(&slot("sms-checker", name.as_bytes()));
+    let user = names.find(changes_hands).context("nobody changes hands")?;
+    let mut push_under_load = |holders: &[Visitor], changes: &Changes, sign, theirs| {
+        under_load(&gateway, holders, || {
+            let (start, known) = push(cluster, changes, sign)?;
+            let switched = switched(&gateway, start, &user, theirs)?;
+            // What comes late, such as an end of connections, is under load as well.
+            std::thread::sleep(Duration::from_secs(5));
+            Ok((known, switched))
+        })
+    };
 
-    let (time, load) = under_load(&gateway, &pinned, || {
-        let time = push(cluster, &versions(50, 50, "live"), "\"weight\":50")?;
-        std::thread::sleep(Duration::from_secs(5));
-        Ok(time)
-    })?;
-    let mut facts = vec![report("10 to 50 %", time, &load)?];
+    let half = versions(50, 50, "live");
+    let (times, load) = push_under_load(&pinned, &half, "\"weight\":50", "canary")?;
+    let mut facts = vec![in_force("10 to 50 %", times, &load)?];
     let new = visitors(&gateway, VISITORS)?;
     let canary = new.iter().filter(|visitor| visitor.given == "canary");
     let canary = canary.count();
@@ -41,12 +53,9 @@ pub(crate) fn weights(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     facts.push(format!("{canary} of {VISITORS} newcomers are in canary"));
 
     let holders: Vec<_> = pinned.into_iter().chain(new).collect();
-    let (time, load) = under_load(&gateway, &holders, || {
-        let time = push(cluster, &versions(50, 50, "draining"), "\"draining\"")?;
-        std::thread::sleep(Duration::from_secs(5));
-        Ok(time)
-    })?;
-    facts.push(report("canary draining", time, &load)?);
+    let draining = versions(50, 50, "draining");
+    let (times, load) = push_under_load(&holders, &draining, "\"draining\"", "stable")?;
+    facts.push(in_force("canary draining", times, &load)?);
     let newcomers = visitors(&gateway, 100)?;
     ensure!(
         newcomers.iter().all(|visitor| visitor.given == "stable"),
@@ -57,8 +66,12 @@ pub(crate) fn weights(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     Ok(facts)
 }
 
-/// Pushes a policy to the running gateway; how long until Envoy has it.
-pub(crate) fn push(cluster: &mut dyn Cluster, changes: &Changes, sign: &str) -> Result<Duration> {
+/// Pushes a policy to the running gateway; when that was, and how long until Envoy has it.
+pub(crate) fn push(
+    cluster: &mut dyn Cluster,
+    changes: &Changes,
+    sign: &str,
+) -> Result<(Instant, Duration)> {
     let pod = gateway_pod(cluster)?;
     let start = cluster.apply(changes)?;
     wait_for(PROMPTLY, "the push is in force", || {
@@ -69,20 +82,54 @@ pub(crate) fn push(cluster: &mut dyn Cluster, changes: &Changes, sign: &str) -> 
     })?;
     let time = start.elapsed();
     ensure!(time <= PROMPTLY, "in force after {time:?} only");
-    Ok(time)
+    Ok((start, time))
+}
+
+/// How long after the push a user is in the version that it gives, whichever worker is asked.
+fn switched(gateway: &str, start: Instant, user: &str, theirs: &str) -> Result<Duration> {
+    let mut in_a_row = 0;
+    let mut first = start.elapsed();
+    wait_for(PROMPTLY, "a user changes hands", || {
+        let response = send(gateway, &sms().header("x-user", user))?;
+        match version(&response)? == theirs {
+            true if in_a_row == 0 => (in_a_row, first) = (1, start.elapsed()),
+            true => in_a_row += 1,
+            false => in_a_row = 0,
+        }
+        Ok(in_a_row > 10)
+    })?;
+    ensure!(
+        first <= PROMPTLY,
+        "{user} is in {theirs} after {first:?} only"
+    );
+    Ok(first)
+}
+
+fn in_force(what: &str, (known, switched): (Duration, Duration), load: &Load) -> Result<String> {
+    let said = report(what, known, load)?;
+    let switched = switched.as_secs_f64();
+    Ok(format!(
+        "{said}; a user who changes hands is there after {switched:.1} s"
+    ))
 }
 
 pub(crate) fn report(what: &str, time: Duration, load: &Load) -> Result<String> {
+    let unharmed = unharmed(load).with_context(|| what.to_owned())?;
+    let time = time.as_secs_f64();
+    Ok(format!("{what}: after {time:.1} s; {unharmed}"))
+}
+
+/// Nobody noticed anything.
+pub(crate) fn unharmed(load: &Load) -> Result<String> {
     if let Some(first) = load.failures.first() {
         bail!(
-            "{what}: {} of {} requests failed, the first: {first}",
+            "{} of {} requests failed, the first: {first}",
             load.failures.len(),
             load.requests
         );
     }
     Ok(format!(
-        "{what}: after {:.1} s; {} requests meanwhile, {:.0} a second, none failed, nobody moved",
-        time.as_secs_f64(),
+        "{} requests meanwhile, {:.0} a second, none failed, nobody moved",
         load.requests,
         load.rate()
     ))
@@ -117,7 +164,7 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     }
 
     let off = down.then(&versions(90, 10, "off"));
-    let time = push(cluster, &off, "\"off\"")?;
+    let (_, time) = push(cluster, &off, "\"off\"")?;
     let time = time
         + wait_for(PROMPTLY, "holders are in stable", || {
             let answers = holders.iter_mut().map(|holder| {

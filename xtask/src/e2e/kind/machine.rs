@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use harness::build;
 
 use crate::e2e::steps::Steps;
+use crate::machine::works;
 
 /// Of the cluster that is made.
 pub(super) const CLUSTER: &str = "lanekeeper-e2e";
@@ -167,9 +168,4 @@ fn lab() -> Command {
     let state: PathBuf = build::target_dir().join("kind");
     lab.env("LAB", state).env("CLUSTER", CLUSTER);
     lab
-}
-
-fn works(program: &str, arguments: &[&str]) -> bool {
-    let output = Command::new(program).args(arguments).output();
-    output.is_ok_and(|output| output.status.success())
 }
