@@ -48,6 +48,9 @@ pub(crate) trait Cluster {
     /// sidecar; its address and port.
     fn echo(&mut self) -> Result<(String, u16)>;
 
+    /// Takes the registry of the filter's image away, or brings it back.
+    fn registry(&mut self, is_there: bool) -> Result<()>;
+
     /// Ends the pods of a Deployment at once, as the end of their node would. [`Cluster::apply`] starts
     /// new ones.
     fn kill(&mut self, deployment: &str) -> Result<()>;

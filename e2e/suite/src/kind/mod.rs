@@ -67,6 +67,8 @@ pub(crate) struct Kind {
     gateway: String,
     images: String,
     tag: String,
+    /// The filter's image, as an OCI layout.
+    layout: PathBuf,
     /// Where the cluster finds the filter's image.
     plugin: String,
     /// For the overlay.
@@ -94,6 +96,7 @@ impl Kind {
             gateway: setup.gateway.clone(),
             images: setup.images.clone(),
             tag: setup.tag.clone(),
+            layout: setup.plugin.clone(),
             dir: Process::scratch_dir("kind")?,
             objects: BTreeSet::new(),
             replicas: BTreeMap::new(),
@@ -369,7 +372,7 @@ impl Cluster for Kind {
         let pod = json!({
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": { "name": "echo", "namespace": "lanekeeper-e2e" },
+            "metadata": { "name": "echo", "namespace": registry::NAMESPACE },
             "spec": { "containers": [{
                 "name": "echo",
                 "image": format!("{}/echo:{}", self.images, self.tag),
@@ -378,12 +381,30 @@ impl Cluster for Kind {
         });
         self.kubectl
             .bytes(&["apply", "-f", "-"], pod.to_string().as_bytes())?;
-        let place = ["pod/echo", "-n", "lanekeeper-e2e"];
+        let place = ["pod/echo", "-n", registry::NAMESPACE];
         let ready = ["wait", "--for=condition=Ready", "--timeout=120s"];
         self.kubectl.run(&[&ready, &place[..]].concat())?;
         let address = ["get", "-o", "jsonpath={.status.podIP}"];
         let address = self.kubectl.run(&[&address, &place[..]].concat())?;
         Ok((address, 8080))
+    }
+
+    fn registry(&mut self, is_there: bool) -> Result<()> {
+        let registry = ["deployment/registry", "-n", registry::NAMESPACE];
+        let replicas = format!("--replicas={}", usize::from(is_there));
+        self.kubectl
+            .run(&[&["scale", &replicas], &registry[..]].concat())?;
+        let done = ["rollout", "status", "--timeout=120s"];
+        self.kubectl.run(&[&done, &registry[..]].concat())?;
+        if is_there {
+            // It keeps nothing.
+            registry::push(&self.kubectl, &self.layout)?;
+        } else {
+            let pods = ["pods", "-l", "app=registry", "-n", registry::NAMESPACE];
+            let gone = ["wait", "--for=delete", "--timeout=120s"];
+            self.kubectl.run(&[&gone, &pods[..]].concat())?;
+        }
+        Ok(())
     }
 
     fn kill(&mut self, deployment: &str) -> Result<()> {

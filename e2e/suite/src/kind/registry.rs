@@ -12,7 +12,7 @@ use serde_json::Value;
 use super::kubectl::Kubectl;
 
 /// Where `e2e/kind/registry.yaml` puts it.
-const NAMESPACE: &str = "lanekeeper-e2e";
+pub(super) const NAMESPACE: &str = "lanekeeper-e2e";
 const SERVICE: &str = "registry.lanekeeper-e2e.svc.cluster.local:5000";
 const REPOSITORY: &str = "lanekeeper";
 

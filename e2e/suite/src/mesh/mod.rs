@@ -170,15 +170,6 @@ impl Mesh {
         services.for_each(Process::keep_dir);
     }
 
-    /// Takes the registry with the filter's image away, or back.
-    pub(crate) fn registry(&self, there: bool) -> Result<()> {
-        let action = if there { "start" } else { "stop" };
-        let request = Request::post(&format!("/registry/{action}"), "");
-        let answer = http::send(&self.pages(), &request)?;
-        ensure!(answer.status == 200, "registry: {}", answer.text());
-        Ok(())
-    }
-
     /// Where the control plane says what it does.
     fn pages(&self) -> String {
         format!("127.{}.0.1:15014", self.network)
@@ -462,6 +453,14 @@ impl Cluster for Mesh {
     fn echo(&mut self) -> Result<(String, u16)> {
         let echo = self.echo.insert(Upstream::start("echo")?);
         Ok(("127.0.0.1".to_owned(), echo.port()))
+    }
+
+    fn registry(&mut self, there: bool) -> Result<()> {
+        let action = if there { "start" } else { "stop" };
+        let request = Request::post(&format!("/registry/{action}"), "");
+        let answer = http::send(&self.pages(), &request)?;
+        ensure!(answer.status == 200, "registry: {}", answer.text());
+        Ok(())
     }
 
     fn kill(&mut self, deployment: &str) -> Result<()> {

@@ -141,7 +141,7 @@ pub(crate) const PROMISES: [Promise; 23] = [
     Promise {
         name: "registry",
         about: "a policy is pushed while the registry is away",
-        keep: Keep::Mesh(pushes::no_registry),
+        keep: Keep::Everywhere(pushes::no_registry),
     },
     Promise {
         name: "modules",

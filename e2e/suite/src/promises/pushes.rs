@@ -8,7 +8,6 @@ use serde_json::json;
 
 use super::rollout::{push, report, versions};
 use crate::cluster::{Changes, Cluster};
-use crate::mesh::Mesh;
 use crate::traffic::{
     Connection, PROMPTLY, gateway_pod, metric, pods_of, predict, sms, stay, under_load, version,
     visitors, wait_for, within_4_sigma,
@@ -67,15 +66,15 @@ pub(crate) fn bad_policy(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
 }
 
 /// Proxies that have their module need no registry to be told another policy.
-pub(crate) fn no_registry(mesh: &mut Mesh) -> Result<Vec<String>> {
-    let gateway = mesh.gateway()?;
+pub(crate) fn no_registry(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
+    let gateway = cluster.gateway()?;
     let visitors = visitors(&gateway, 100)?;
-    mesh.registry(false)?;
+    cluster.registry(false)?;
     let pushed = under_load(&gateway, &visitors, || {
-        push(mesh, &versions(50, 50, "live"), "\"weight\":50")
+        push(cluster, &versions(50, 50, "live"), "\"weight\":50")
     });
     let split = pushed.and_then(|pushed| Ok((pushed, self::visitors(&gateway, 200)?)));
-    mesh.registry(true)?;
+    cluster.registry(true)?;
     let (((_, time), load), new) = split?;
     let canary = new.iter().filter(|visitor| visitor.given == "canary");
     let canary = canary.count();
