@@ -16,7 +16,7 @@ pub(super) const MATRIX: &str = "envoys";
 pub(super) const STEPS: [Step; 9] = [
     Step {
         name: "setup",
-        about: "the Rust targets, Node.js and pip",
+        about: "the Rust targets, Node.js, pip and Redis",
         run: setup,
     },
     Step {
@@ -69,6 +69,7 @@ fn setup() -> Result<Outcome> {
     for (program, args, package) in [
         ("node", &["--version"][..], "nodejs"),
         ("python3", &["-m", "pip", "--version"][..], "python3-pip"),
+        ("redis-server", &["--version"][..], "redis-server"),
     ] {
         let there = works(program, args) || (install(package)? && works(program, args));
         if !there {
