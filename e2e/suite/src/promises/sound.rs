@@ -29,6 +29,9 @@ const MANIFESTS: [(&str, Option<&str>); 5] = [
     ("istio/overlays/model-cache-single-node", None),
 ];
 
+/// Applied file by file. A test without a cluster says that the other files change these only a little.
+const BLUE_GREEN: &str = "istio/blue-green";
+
 pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     for (istio, expected) in MANIFESTS {
         let mut messages = cluster.check(istio, None)?;
@@ -40,6 +43,12 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         }
         ensure!(messages.is_empty(), "{istio}: {}", messages.join("\n"));
     }
+    let file =
+        |name| std::fs::read_to_string(harness::build::workspace().join(BLUE_GREEN).join(name));
+    let both = [file("01-blue.yaml")?, file("02-green.yaml")?].join("---\n");
+    let messages = cluster.check("istio", Some(&both))?;
+    ensure!(messages.is_empty(), "{BLUE_GREEN}: {}", messages.join("\n"));
+
     let (mut envoys, mut plugins) = (0, 0);
     for pod in cluster.pods().iter().filter(|pod| pod.has_proxy) {
         let dump = cluster.admin(pod, "/config_dump?include_eds")?;
