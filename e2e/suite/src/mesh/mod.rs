@@ -29,7 +29,10 @@ const ENVOY: &str = "1.39.3";
 const BOOTSTRAP: &str = include_str!("../../../mesh/bootstrap.yaml");
 
 /// What a cluster has installed, relative to the workspace, in the order of their application.
-const MANIFESTS: [&str; 3] = ["e2e/mesh/installation", "istio", "wasm-plugins"];
+pub(crate) const MANIFESTS: [&str; 3] = [INSTALLATION, "istio", "wasm-plugins"];
+
+/// Istio alone.
+pub(crate) const INSTALLATION: &str = "e2e/mesh/installation";
 
 /// Relative to the workspace: what Lanekeeper wants of an installation of Istio.
 const OPERATOR: &str = "istio/mesh.yaml";
@@ -39,6 +42,7 @@ const START_TIMEOUT: Duration = Duration::from_secs(60);
 /// Everything that runs. It ends when this is dropped.
 pub(crate) struct Mesh {
     program: PathBuf,
+    manifests: &'static [&'static str],
     envoy: PathBuf,
     dir: PathBuf,
     network: u8,
@@ -101,8 +105,8 @@ struct Probe {
 }
 
 impl Mesh {
-    /// Starts everything and waits until it is ready.
-    pub(crate) fn start(program: &Path) -> Result<Self> {
+    /// Starts everything that these manifests say, and waits until it is ready.
+    pub(crate) fn start(program: &Path, manifests: &'static [&'static str]) -> Result<Self> {
         let dir = Process::scratch_dir("mesh")?;
         let wasm = build::filter_wasm()?;
         let envoy = match std::env::var_os("ENVOY") {
@@ -112,7 +116,7 @@ impl Mesh {
         let overlay = dir.join("overlay");
         fs::create_dir_all(&overlay)?;
         // The image's digest is not known yet, and nobody connects before it is.
-        write_overlay(&overlay, &Changes::default(), None)?;
+        write_overlay(&overlay, manifests, &Changes::default(), None)?;
         let network = free_network()?;
         let mut command = Command::new(program);
         command
@@ -129,6 +133,7 @@ impl Mesh {
         let control = Process::start("control-plane", log, &mut command)?;
         let mut mesh = Self {
             program: program.to_owned(),
+            manifests,
             envoy,
             dir,
             network,
@@ -323,6 +328,7 @@ impl Cluster for Mesh {
         let before = self.status()?.loads;
         write_overlay(
             &self.dir.join("overlay"),
+            self.manifests,
             changes,
             Some((self.image.as_str(), self.changes)),
         )?;
@@ -423,9 +429,14 @@ impl Cluster for Mesh {
     }
 }
 
-/// The manifests of the repository, and on top of them what is different here: the place of the
+/// Manifests of the repository, and on top of them what is different here: the place of the
 /// filter's image, and `changes`.
-fn write_overlay(overlay: &Path, changes: &Changes, image: Option<(&str, usize)>) -> Result<()> {
+fn write_overlay(
+    overlay: &Path,
+    manifests: &[&str],
+    changes: &Changes,
+    image: Option<(&str, usize)>,
+) -> Result<()> {
     let mut changes = changes.clone();
     let mut files = Vec::new();
     for (number, manifest) in changes.resources().iter().enumerate() {
@@ -439,9 +450,9 @@ fn write_overlay(overlay: &Path, changes: &Changes, image: Option<(&str, usize)>
         changes = place.then(&changes);
         number = change;
     }
-    let bases = MANIFESTS
+    let bases = manifests
+        .iter()
         .map(|dir| relative(overlay, &build::workspace().join(dir)))
-        .into_iter()
         .collect::<Result<Vec<_>>>()?;
     let text = changes.kustomization(&bases, &files).to_string();
     // Each change is another file, also where it says the same.
