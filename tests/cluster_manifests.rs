@@ -69,27 +69,25 @@ fn blue_green(file: &str) -> Vec<Value> {
     lanekeeper_cli::read_documents(&file).expect("YAML")
 }
 
-fn the_one(objects: &[Value], kind: &str) -> Value {
-    let mut found = objects.iter().filter(|object| object["kind"] == kind);
-    let object = found.next().expect("an object").clone();
-    assert!(found.next().is_none(), "one {kind}");
-    object
+fn the_one(objects: &[Value], kind: &str, name: &str) -> Value {
+    let is_it = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == name;
+    objects.iter().find(is_it).expect(name).clone()
 }
 
 #[test]
 fn a_cutover_changes_the_colour_and_nothing_else() {
     let blue = blue_green("01-blue.yaml");
-    let [green] = &blue_green("02-green.yaml")[..] else {
-        panic!("one object");
-    };
-    let as_text = |object: &Value| object.to_string();
-    let first = the_one(&blue, "Deployment");
-    assert_eq!(as_text(green), as_text(&first).replace("blue", "green"));
+    let own = ["Service", "Deployment"].map(|kind| the_one(&blue, kind, "translation-api-blue"));
+    let green = own
+        .each_ref()
+        .map(|object| object.to_string().replace("blue", "green"));
+    let second = blue_green("02-green.yaml");
+    assert!(second.iter().map(Value::to_string).eq(green), "{second:?}");
 
     let [switched] = &blue_green("03-switch.yaml")[..] else {
         panic!("one object");
     };
-    let mut service = the_one(&blue, "Service");
+    let mut service = the_one(&blue, "Service", "translation-api");
     assert_eq!(service["spec"]["selector"]["version"], "blue");
     service["spec"]["selector"]["version"] = "green".into();
     assert_eq!(*switched, service);
@@ -97,7 +95,7 @@ fn a_cutover_changes_the_colour_and_nothing_else() {
     let [retired] = &blue_green("04-retire.yaml")[..] else {
         panic!("one object");
     };
-    let mut first = first;
+    let [_, mut first] = own;
     assert_ne!(first["spec"]["replicas"], 0);
     first["spec"]["replicas"] = 0.into();
     assert_eq!(*retired, first);
@@ -127,6 +125,10 @@ fn blue_and_green_are_pods_like_all_others() {
     // There is no filter in these pods whose metrics would need labels.
     let annotations = annotations.as_object_mut().expect("annotations");
     assert!(annotations.remove("proxy.istio.io/config").is_some());
-    let blue = the_one(&blue_green("01-blue.yaml"), "Deployment");
+    let blue = the_one(
+        &blue_green("01-blue.yaml"),
+        "Deployment",
+        "translation-api-blue",
+    );
     holds(&blue["spec"], &expected, "spec");
 }
