@@ -13,7 +13,7 @@ use super::{Outcome, Step};
 /// The step that is only taken when it is asked for.
 pub(super) const MATRIX: &str = "envoys";
 
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 10] = [
     Step {
         name: "setup",
         about: "the Rust targets, Node.js, pip and Redis",
@@ -58,6 +58,11 @@ pub(super) const STEPS: [Step; 9] = [
         name: "demo",
         about: "a short demo, in which every user must keep the version",
         run: demo,
+    },
+    Step {
+        name: "cutover",
+        about: "from blue to green at full speed, by policy and by Service: no request may fail",
+        run: cutover,
     },
 ];
 
@@ -283,6 +288,12 @@ fn demo() -> Result<Outcome> {
         "0",
     ]);
     passes(demo)
+}
+
+fn cutover() -> Result<Outcome> {
+    let mut cutover = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
+    cutover.args(["cutover", "--for", "4s", "--quiet"]);
+    passes(cutover)
 }
 
 fn cargo(args: &[&str]) -> Command {
