@@ -1,5 +1,5 @@
-# The images of compose.yaml and of the manifests in istio/: app-service, model-service and, for Docker
-# users, Envoy with the filter. (wasm-plugins/Dockerfile is the filter alone, as Istio takes it.)
+# The images of compose.yaml and of the manifests in istio/: app-service, model-service, translation-api
+# and, for Docker users, Envoy with the filter. (wasm-plugins/Dockerfile is the filter alone, as Istio takes it.)
 #
 #   docker build --target app-service --tag registry.example/app-service .
 #
@@ -13,11 +13,12 @@ ARG ENVOY_IMAGE=envoyproxy/envoy:v1.38.2
 FROM rust:1.95.0-alpine AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --locked --release --package app-service --package model-service --package lanekeeper-cli \
+RUN cargo build --locked --release --package app-service --package model-service \
+      --package translation-api --package lanekeeper-cli \
  && cargo build --locked --profile wasm --target wasm32-wasip1 --package lanekeeper-filter \
  && mkdir /out \
- && cp target/release/app-service target/release/model-service target/release/lanekeeper \
-       target/wasm32-wasip1/wasm/lanekeeper.wasm /out
+ && cp target/release/app-service target/release/model-service target/release/translation-api \
+       target/release/lanekeeper target/wasm32-wasip1/wasm/lanekeeper.wasm /out
 
 FROM ${BINARIES} AS binaries
 
@@ -33,6 +34,16 @@ COPY services/model-service/models/sms-stable.json services/model-service/models
 USER 65532:65532
 EXPOSE 8081
 ENTRYPOINT ["/model-service"]
+
+# Which version an image is, it says itself, unless the environment says otherwise:
+#   docker build --target translation-api --build-arg VERSION=green --tag registry.example/translation-api:green .
+FROM scratch AS translation-api
+ARG VERSION=dev
+ENV VERSION=${VERSION}
+COPY --from=binaries /out/translation-api /translation-api
+USER 65532:65532
+EXPOSE 8082
+ENTRYPOINT ["/translation-api"]
 
 FROM ${ENVOY_IMAGE} AS envoy
 COPY --from=binaries /out/lanekeeper /out/lanekeeper.wasm /

@@ -69,3 +69,73 @@ fn models_are_the_ones_in_the_image() {
     }
     assert_eq!(seen, 3, "stable, canary and shadow");
 }
+
+/// The objects of a file of `istio/blue-green`.
+fn blue_green(file: &str) -> Vec<Value> {
+    let file = workspace().join("istio/blue-green").join(file);
+    lanekeeper_cli::read_documents(&file).expect("YAML")
+}
+
+fn the_one(objects: &[Value], kind: &str, name: &str) -> Value {
+    let is_it = |o: &&Value| o["kind"] == kind && o["metadata"]["name"] == name;
+    objects.iter().find(is_it).expect(name).clone()
+}
+
+#[test]
+fn a_cutover_changes_the_colour_and_nothing_else() {
+    let blue = blue_green("01-blue.yaml");
+    let own = ["Service", "Deployment"].map(|kind| the_one(&blue, kind, "translation-api-blue"));
+    let green = own
+        .each_ref()
+        .map(|object| object.to_string().replace("blue", "green"));
+    let second = blue_green("02-green.yaml");
+    assert!(second.iter().map(Value::to_string).eq(green), "{second:?}");
+
+    let [switched] = &blue_green("03-switch.yaml")[..] else {
+        panic!("one object");
+    };
+    let mut service = the_one(&blue, "Service", "translation-api");
+    assert_eq!(service["spec"]["selector"]["version"], "blue");
+    service["spec"]["selector"]["version"] = "green".into();
+    assert_eq!(*switched, service);
+
+    let [retired] = &blue_green("04-retire.yaml")[..] else {
+        panic!("one object");
+    };
+    let [_, mut first] = own;
+    assert_ne!(first["spec"]["replicas"], 0);
+    first["spec"]["replicas"] = 0.into();
+    assert_eq!(*retired, first);
+}
+
+/// They are applied one by one, without kustomize, and so have by themselves what all pods have.
+#[test]
+fn blue_and_green_are_pods_like_all_others() {
+    fn holds(all: &Value, expected: &Value, path: &str) {
+        match (all, expected) {
+            (Value::Object(all), Value::Object(expected)) => {
+                for (name, expected) in expected {
+                    holds(&all[name], expected, &format!("{path}/{name}"));
+                }
+            }
+            (Value::Array(all), Value::Array(expected)) if path.ends_with("/containers") => {
+                holds(&all[0], &expected[0], &format!("{path}/0"));
+            }
+            (Value::Array(all), Value::Array(expected)) if path.ends_with("/env") => {
+                assert!(expected.iter().all(|one| all.contains(one)), "{path}");
+            }
+            _ => assert_eq!(all, expected, "{path}"),
+        }
+    }
+    let mut expected = yaml("istio/pods/pod.yaml")["spec"].clone();
+    let annotations = &mut expected["template"]["metadata"]["annotations"];
+    // There is no filter in these pods whose metrics would need labels.
+    let annotations = annotations.as_object_mut().expect("annotations");
+    assert!(annotations.remove("proxy.istio.io/config").is_some());
+    let blue = the_one(
+        &blue_green("01-blue.yaml"),
+        "Deployment",
+        "translation-api-blue",
+    );
+    holds(&blue["spec"], &expected, "spec");
+}

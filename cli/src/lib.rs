@@ -16,7 +16,7 @@ mod wasm_plugin;
 
 pub use describe::limit_of;
 pub use plugin_file::{Environment as PluginEnvironment, PluginFile};
-pub use read::{file_name, read_document, read_text};
+pub use read::{file_name, read_document, read_documents, read_text};
 pub use wasm_plugin::{Image, Role, WasmPlugin};
 
 /// Why a file holds no policy. Displayed as one line for each fault, which begins with the file.

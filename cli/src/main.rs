@@ -1,4 +1,5 @@
-//! `lanekeeper`: checks policies and says what they decide, with the core that the filter runs.
+//! `lanekeeper`: checks policies, says what they decide, with the core that the filter runs, and sends
+//! traffic to see what users get.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -13,12 +14,15 @@ mod envoy;
 mod lint;
 mod plugin;
 mod ready;
+#[cfg(unix)]
+mod traffic;
 
-/// Checks Lanekeeper policies and says what they decide, with the same core as the filter.
+/// Checks Lanekeeper policies and says what they decide, with the same core as the filter; and sends
+/// traffic, to see what users get.
 #[derive(Debug, Parser)]
 #[command(name = "lanekeeper", version, arg_required_else_help = true)]
 #[command(after_help = "\
-Exit codes: 0 done; 1 a file cannot be read or holds a faulty policy; 2 wrong usage.")]
+Exit codes: 0 done; 1 a file cannot be read or holds a faulty policy, or requests failed; 2 wrong usage.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -39,6 +43,8 @@ and as the first line of a policy, for the YAML language server:
     #[cfg(unix)]
     Envoy(envoy::Envoy),
     Ready(ready::Ready),
+    #[cfg(unix)]
+    Traffic(traffic::Traffic),
 }
 
 fn main() -> ExitCode {
@@ -52,6 +58,8 @@ fn main() -> ExitCode {
         #[cfg(unix)]
         Command::Envoy(envoy) => ("envoy", envoy.run()),
         Command::Ready(ready) => ("ready", ready.run()),
+        #[cfg(unix)]
+        Command::Traffic(traffic) => ("traffic", traffic.run(&mut out)),
     };
     match done.and_then(|code| out.flush().map(|()| code).map_err(Failure::from)) {
         Ok(code) => code,

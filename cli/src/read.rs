@@ -15,7 +15,7 @@ use crate::LoadError;
 /// The file cannot be read, is not YAML (the message says file, line and column), or holds no
 /// document or several.
 pub fn read_document(path: &Path) -> Result<Value, LoadError> {
-    let mut documents = parse(&file_name(path), &read_text(path)?)?;
+    let mut documents = read_documents(path)?;
     let count = documents.len();
     match documents.pop() {
         Some(document) if count == 1 => Ok(document),
@@ -24,6 +24,14 @@ pub fn read_document(path: &Path) -> Result<Value, LoadError> {
             reason: format!("{count} documents: a file with one document"),
         }),
     }
+}
+
+/// Reads all documents of a YAML or JSON file, but for empty ones; `-` is the standard input.
+///
+/// # Errors
+/// The file cannot be read, or is not YAML.
+pub fn read_documents(path: &Path) -> Result<Vec<Value>, LoadError> {
+    parse(&file_name(path), &read_text(path)?)
 }
 
 /// Reads a text file; `-` is the standard input.

@@ -153,7 +153,9 @@ fn ready_says_what_envoy_says() {
                     .take_while(|l| !l.is_empty())
                     .collect();
                 assert_eq!(head[0], "GET /ready HTTP/1.1");
-                write!(stream, "HTTP/1.1 {status}\r\n\r\n").unwrap();
+                // At once: who asked leaves when the status is there.
+                let answer = format!("HTTP/1.1 {status}\r\n\r\n");
+                stream.write_all(answer.as_bytes()).unwrap();
             });
             ready()
         });

@@ -1,6 +1,7 @@
 //! The project's tasks: `cargo xtask`.
 
 mod bench;
+mod cutover;
 mod demo;
 mod dist;
 mod e2e;
@@ -23,6 +24,7 @@ struct Args {
 #[derive(Subcommand)]
 enum Task {
     Bench(bench::Args),
+    Cutover(cutover::Args),
     Demo(demo::Args),
     Dist(dist::Args),
     E2e(e2e::Args),
@@ -32,6 +34,7 @@ enum Task {
 fn main() -> ExitCode {
     let done = match Args::parse().task {
         Task::Bench(args) => bench::run(&args),
+        Task::Cutover(args) => cutover::run(&args),
         Task::Demo(args) => demo::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::E2e(args) => e2e::run(&args),

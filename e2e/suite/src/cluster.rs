@@ -59,6 +59,7 @@ pub(crate) trait Cluster {
 /// What is to be different from the manifests, in the words of kustomize.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Changes {
+    bare: bool,
     overlay: Option<&'static str>,
     patches: Vec<Value>,
     replicas: Vec<Value>,
@@ -72,9 +73,20 @@ impl Changes {
         self
     }
 
+    /// Has none of the manifests of this repository but what is added.
+    pub(crate) fn to_nothing() -> Self {
+        Self {
+            bare: true,
+            ..Self::default()
+        }
+    }
+
     /// The folders of the manifests.
-    pub(crate) fn bases(&self) -> [&'static str; 2] {
-        [self.overlay.unwrap_or("istio"), "wasm-plugins"]
+    pub(crate) fn bases(&self) -> Vec<&'static str> {
+        match self.bare {
+            true => vec![],
+            false => vec![self.overlay.unwrap_or("istio"), "wasm-plugins"],
+        }
     }
 
     /// Replaces what is at a path (a JSON pointer) of an object; the name is a regular expression.
@@ -98,6 +110,7 @@ impl Changes {
 
     /// These changes, and then others.
     pub(crate) fn then(mut self, others: &Self) -> Self {
+        self.bare |= others.bare;
         self.overlay = others.overlay.or(self.overlay);
         self.patches.extend_from_slice(&others.patches);
         self.replicas.extend_from_slice(&others.replicas);

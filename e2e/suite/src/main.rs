@@ -2,12 +2,15 @@
 //! e2e kind` makes a cluster. Each is tested in the same
 //! running system, one after another; the README of `e2e` says what each of them shows.
 
+mod apply;
 mod cluster;
 mod kind;
 mod mesh;
 mod promises;
 mod traffic;
 
+use std::io;
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::Instant;
 
@@ -46,6 +49,10 @@ enum System {
     /// Builds the control plane of `mesh`, which takes minutes the first time. If that cannot be done
     /// here, stdout says why, and the exit code is 3, or 4 if Istio's module is no longer to be had
     Build,
+    /// Istio's own control plane, and what it is given: reads names of manifests from stdin, one a line,
+    /// and applies each as `kubectl apply -f` would. It says `gateway HOST:PORT` when the first is there,
+    /// `applied FILE` after each, and ends with its input. Exit codes as of `build`
+    Apply,
 }
 
 #[derive(clap::Args)]
@@ -71,9 +78,17 @@ fn main() -> ExitCode {
             }
             Ok(ExitCode::SUCCESS)
         }
-        System::Mesh(selection) => in_the_mesh(Some(&selection)),
+        System::Mesh(selection) => with_program(|program| in_the_mesh(program, &selection)),
         System::Kind { setup, selection } => in_a_cluster(&setup, &selection),
-        System::Build => in_the_mesh(None),
+        System::Build => with_program(|program| {
+            println!("{}", program.display());
+            Ok(ExitCode::SUCCESS)
+        }),
+        System::Apply => with_program(|program| {
+            let mut mesh = Mesh::start(program, &Changes::to_nothing())?;
+            apply::follow(&mut mesh, io::stdin().lock(), io::stdout())?;
+            Ok(ExitCode::SUCCESS)
+        }),
     };
     done.unwrap_or_else(|error| {
         eprintln!("error: {error:#}");
@@ -81,21 +96,21 @@ fn main() -> ExitCode {
     })
 }
 
-fn in_the_mesh(selection: Option<&Selection>) -> Result<ExitCode> {
-    let program = match mesh::build()? {
-        Program::Built(program) => program,
+/// Does something with the control plane's program, if it can be had here.
+fn with_program(run: impl FnOnce(&Path) -> Result<ExitCode>) -> Result<ExitCode> {
+    match mesh::build()? {
+        Program::Built(program) => run(&program),
         Program::Unavailable { reason, excused } => {
             println!("{reason}");
             let code = if excused { EXCUSED } else { UNAVAILABLE };
-            return Ok(ExitCode::from(code));
+            Ok(ExitCode::from(code))
         }
-    };
-    let Some(selection) = selection else {
-        println!("{}", program.display());
-        return Ok(ExitCode::SUCCESS);
-    };
+    }
+}
+
+fn in_the_mesh(program: &Path, selection: &Selection) -> Result<ExitCode> {
     let start = Instant::now();
-    let mut system = Running::Mesh(Mesh::start(&program)?);
+    let mut system = Running::Mesh(Mesh::start(program, &Changes::default())?);
     let good = test(&mut system, start, &selection.only)?;
     if let (Running::Mesh(mesh), false) = (&mut system, good) {
         mesh.keep_logs();

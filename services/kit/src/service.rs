@@ -56,9 +56,16 @@ impl Service {
     /// `routes` with `/health`, `/version`, `/metrics`, answers for everything else, limits, logs
     /// and metrics.
     pub fn router(&self, routes: Router, request_timeout: Duration) -> Router {
+        let version = Router::new()
+            .route("/version", get(version))
+            .with_state(self.clone());
+        self.router_with_own_version(routes.merge(version), request_timeout)
+    }
+
+    /// The same for a service whose `routes` have a `/version` of its own making.
+    pub fn router_with_own_version(&self, routes: Router, request_timeout: Duration) -> Router {
         let common = Router::new()
             .route("/health", get(health))
-            .route("/version", get(version))
             .route("/metrics", get(metrics))
             .with_state(self.clone());
         routes

@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 /// The services. They are built together: one by one, each would compile the
 /// libraries they share with features of its own.
-pub const SERVICES: [&str; 2] = ["app-service", "model-service"];
+pub const SERVICES: [&str; 3] = ["app-service", "model-service", "translation-api"];
 
 /// What the filter is compiled for.
 pub const WASM_TARGET: &str = "wasm32-wasip1";
@@ -37,12 +37,20 @@ pub fn empty_filter_wasm() -> Result<PathBuf> {
     })
 }
 
-/// The release binary of a workspace package (`app-service`, `lanekeeper`...),
-/// built if it is not fresh. Package and binary carry the same name.
+/// The release binary of a workspace package (`app-service`...), built if it is not fresh. Package and binary carry the same name.
 pub fn service_binary(name: &str) -> Result<PathBuf> {
     once(name, || {
         process::run(&mut service_command(name), &format!("Building {name}"))?;
         Ok(target_dir().join("release").join(name))
+    })
+}
+
+/// The release binary of `lanekeeper`, built if it is not fresh.
+pub fn lanekeeper() -> Result<PathBuf> {
+    once("lanekeeper", || {
+        let mut command = service_command("lanekeeper-cli");
+        process::run(&mut command, "Building lanekeeper")?;
+        Ok(target_dir().join("release").join("lanekeeper"))
     })
 }
 

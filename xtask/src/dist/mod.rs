@@ -40,13 +40,14 @@ const NOBODY: &str = "registry.example";
 const FILTER: &str = "lanekeeper";
 
 /// The services as the Dockerfile makes them: the port, and the models in the image.
-const SERVICES: [(&str, u16, &[&str]); 2] = [
+const SERVICES: [(&str, u16, &[&str]); 3] = [
     ("app-service", 8080, &[]),
     (
         "model-service",
         8081,
         &["sms-stable.json", "sms-canary.json"],
     ),
+    ("translation-api", 8082, &[]),
 ];
 
 /// The folders that are written.

@@ -14,10 +14,10 @@ use crate::machine::{self, works};
 /// The step that is only taken when it is asked for.
 pub(super) const MATRIX: &str = "envoys";
 
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 10] = [
     Step {
         name: "setup",
-        about: "the Rust targets, Node.js and pip",
+        about: "the Rust targets, Node.js, pip and Redis",
         run: setup,
     },
     Step {
@@ -60,6 +60,11 @@ pub(super) const STEPS: [Step; 9] = [
         about: "a short demo, in which every user must keep the version",
         run: demo,
     },
+    Step {
+        name: "cutover",
+        about: "from blue to green at full speed, by policy and by Service: no request may fail",
+        run: cutover,
+    },
 ];
 
 fn setup() -> Result<Outcome> {
@@ -70,6 +75,7 @@ fn setup() -> Result<Outcome> {
     for (program, args, package) in [
         ("node", &["--version"][..], "nodejs"),
         ("python3", &["-m", "pip", "--version"][..], "python3-pip"),
+        ("redis-server", &["--version"][..], "redis-server"),
     ] {
         let install = || machine::install(&[package], |_, command| say_and_run(command));
         let there = works(program, args) || (install().is_ok() && works(program, args));
@@ -251,6 +257,12 @@ fn demo() -> Result<Outcome> {
         "0",
     ]);
     passes(demo)
+}
+
+fn cutover() -> Result<Outcome> {
+    let mut cutover = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
+    cutover.args(["cutover", "--for", "4s", "--quiet"]);
+    passes(cutover)
 }
 
 fn cargo(args: &[&str]) -> Command {

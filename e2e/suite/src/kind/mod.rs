@@ -75,6 +75,8 @@ pub(crate) struct Kind {
     dir: PathBuf,
     /// What was applied last.
     objects: BTreeSet<Object>,
+    /// Whether an echo runs.
+    echo: bool,
     /// Replicas of Deployments that the manifests do not have, as they were before they were changed.
     replicas: BTreeMap<String, String>,
 }
@@ -99,6 +101,7 @@ impl Kind {
             layout: setup.plugin.clone(),
             dir: Process::scratch_dir("kind")?,
             objects: BTreeSet::new(),
+            echo: false,
             replicas: BTreeMap::new(),
         };
         kind.apply(&Changes::default())?;
@@ -261,10 +264,9 @@ impl Kind {
             fs::write(overlay.join(&file), manifest)?;
             files.push(file);
         }
-        let bases = changes.bases().map(|dir| build::workspace().join(dir));
+        let bases = changes.bases().into_iter();
         let bases = bases
-            .iter()
-            .map(|dir| relative(&overlay, dir))
+            .map(|dir| relative(&overlay, &build::workspace().join(dir)))
             .collect::<Result<Vec<_>>>()?;
         let place = self.plugin.as_str();
         let place = Changes::default().replace("WasmPlugin", ".*", "/spec/url", place.into());
@@ -322,6 +324,11 @@ impl Cluster for Kind {
         let old = std::mem::replace(&mut self.objects, objects);
         self.remove(&old.difference(&self.objects).cloned().collect())?;
         let handed_over = Instant::now();
+        if std::mem::take(&mut self.echo) {
+            // A pod of nobody's would stop `kubectl drain`.
+            let echo = ["delete", "pod", "echo", "-n", registry::NAMESPACE];
+            self.kubectl.run(&echo)?;
+        }
         for (deployment, replicas) in std::mem::take(&mut self.replicas) {
             self.kubectl.run(&[
                 "scale",
@@ -381,6 +388,7 @@ impl Cluster for Kind {
         });
         self.kubectl
             .bytes(&["apply", "-f", "-"], pod.to_string().as_bytes())?;
+        self.echo = true;
         let place = ["pod/echo", "-n", registry::NAMESPACE];
         let ready = ["wait", "--for=condition=Ready", "--timeout=120s"];
         self.kubectl.run(&[&ready, &place[..]].concat())?;

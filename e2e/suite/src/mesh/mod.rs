@@ -113,8 +113,8 @@ struct Probe {
 }
 
 impl Mesh {
-    /// Starts everything and waits until it is ready.
-    pub(crate) fn start(program: &Path) -> Result<Self> {
+    /// Starts everything, with these changes, and waits until it is ready.
+    pub(crate) fn start(program: &Path, changes: &Changes) -> Result<Self> {
         let dir = Process::scratch_dir("mesh")?;
         // As `cargo xtask dist` makes it.
         let layout = dir.join("image");
@@ -127,7 +127,7 @@ impl Mesh {
         let overlay = dir.join("overlay");
         fs::create_dir_all(&overlay)?;
         // The image's digest is not known yet, and nobody connects before it is.
-        write_overlay(&overlay, &Changes::default(), None)?;
+        write_overlay(&overlay, changes, None)?;
         let network = free_network()?;
         let mut command = Command::new(program);
         command
@@ -158,7 +158,7 @@ impl Mesh {
         mesh.control
             .wait_until_ready(START_TIMEOUT, || http::get(&url).is_ok())?;
         mesh.image = mesh.status()?.image;
-        mesh.apply(&Changes::default())?;
+        mesh.apply(changes)?;
         Ok(mesh)
     }
 
@@ -470,7 +470,7 @@ impl Cluster for Mesh {
     }
 }
 
-/// The manifests of the repository, and on top of them what is different here: the place of the
+/// Manifests of the repository, and on top of them what is different here: the place of the
 /// filter's image, and `changes`.
 fn write_overlay(overlay: &Path, changes: &Changes, image: Option<(&str, usize)>) -> Result<()> {
     let mut changes = changes.clone();

@@ -30,6 +30,9 @@ const MANIFESTS: [(&str, Option<&str>); 5] = [
     ("istio/overlays/model-cache-single-node", None),
 ];
 
+/// Applied file by file. A test without a cluster says that the other files change these only a little.
+const BLUE_GREEN: &str = "istio/blue-green";
+
 /// What validation and analysis say of the manifests.
 pub(crate) fn manifests(mesh: &mut Mesh) -> Result<Vec<String>> {
     for (istio, expected) in MANIFESTS {
@@ -42,6 +45,11 @@ pub(crate) fn manifests(mesh: &mut Mesh) -> Result<Vec<String>> {
         }
         ensure!(messages.is_empty(), "{istio}: {}", messages.join("\n"));
     }
+    let file =
+        |name| std::fs::read_to_string(harness::build::workspace().join(BLUE_GREEN).join(name));
+    let both = [file("01-blue.yaml")?, file("02-green.yaml")?].join("---\n");
+    let messages = mesh.check("istio", Some(&both))?;
+    ensure!(messages.is_empty(), "{BLUE_GREEN}: {}", messages.join("\n"));
     Ok(vec![
         "validation and istioctl's analyzers say nothing, but of TLS that a certificate is to be brought"
             .to_owned(),
