@@ -4,15 +4,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use axum::extract::State;
+use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
 use prometheus::{
     Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
 };
 use serde::{Deserialize, Serialize};
+use service_kit::request_id;
 use text::{Class, Label, Message, Model, Prediction, Task};
 
 use crate::artefact::Artefact;
+use crate::comparison::Comparison;
 
 /// Seconds. Twenty characters take a few microseconds, two thousand a millisecond.
 const INFERENCE_BUCKETS: [f64; 9] = [1e-6, 5e-6, 2e-5, 5e-5, 1e-4, 5e-4, 2e-3, 1e-2, 1e-1];
@@ -24,11 +27,16 @@ pub(crate) struct Classifier {
     predictions: IntCounterVec,
     confidence: HistogramVec,
     inference: Histogram,
+    comparison: Option<Comparison>,
 }
 
 impl Classifier {
     /// A classifier that counts in `registry`.
-    pub(crate) fn register(registry: &Registry, artefact: Artefact) -> prometheus::Result<Self> {
+    pub(crate) fn register(
+        registry: &Registry,
+        artefact: Artefact,
+        comparison: Option<Comparison>,
+    ) -> prometheus::Result<Self> {
         let Artefact { model, checksum } = artefact;
         let info = IntGaugeVec::new(
             Opts::new("model_info", "The model that serves; always 1."),
@@ -63,6 +71,7 @@ impl Classifier {
             predictions,
             confidence,
             inference,
+            comparison,
         })
     }
 
@@ -75,7 +84,7 @@ impl Classifier {
         route.with_state(Arc::new(self))
     }
 
-    fn predict(&self, text: &Message) -> Prediction {
+    fn predict(&self, text: &Message, headers: &HeaderMap) -> Prediction {
         let start = Instant::now();
         let prediction = self.model.predict(text.as_str());
         self.inference.observe(start.elapsed().as_secs_f64());
@@ -84,6 +93,9 @@ impl Classifier {
         self.confidence
             .with_label_values(&[label])
             .observe(prediction.confidence);
+        if let Some(comparison) = &self.comparison {
+            comparison.compare(text.as_str(), prediction, request_id(headers).as_deref());
+        }
         prediction
     }
 }
@@ -103,9 +115,10 @@ struct SmsAnswer {
 
 async fn predict_sms(
     State(classifier): State<Arc<Classifier>>,
+    headers: HeaderMap,
     service_kit::Json(SmsQuestion { sms }): service_kit::Json<SmsQuestion>,
 ) -> Json<SmsAnswer> {
-    let prediction = classifier.predict(&sms);
+    let prediction = classifier.predict(&sms, &headers);
     Json(SmsAnswer {
         result: prediction.class.into(),
         classifier: classifier.model.name().to_owned(),
@@ -128,9 +141,10 @@ struct ReviewAnswer {
 
 async fn predict_review(
     State(classifier): State<Arc<Classifier>>,
+    headers: HeaderMap,
     service_kit::Json(ReviewQuestion { review }): service_kit::Json<ReviewQuestion>,
 ) -> Json<ReviewAnswer> {
-    let prediction = classifier.predict(&review);
+    let prediction = classifier.predict(&review, &headers);
     Json(ReviewAnswer {
         prediction: u8::from(prediction.class == Class::Positive),
         confidence: prediction.confidence,

@@ -3,6 +3,7 @@
 mod artefact;
 mod cache;
 mod classifier;
+mod comparison;
 mod fetch;
 
 use std::net::SocketAddr;
@@ -15,6 +16,7 @@ use service_kit::{CommonArgs, Service, deadline};
 
 use crate::artefact::{Checksum, Source, Store};
 use crate::classifier::Classifier;
+use crate::comparison::Comparison;
 
 /// The model tier. Its artefact says what it does: POST /predict says whether a message is spam, POST
 /// /v1/predict whether a review is favourable.
@@ -49,6 +51,18 @@ pub struct Args {
     #[arg(long, env, default_value = "25s", value_parser = deadline)]
     pub model_fetch_timeout: Duration,
 
+    /// In a shadow: the artefact of the model that users have, to compare its answers
+    #[arg(long, env, conflicts_with = "champion_url")]
+    pub champion_file: Option<PathBuf>,
+
+    /// Or where to fetch it
+    #[arg(long, env, requires = "champion_sha256")]
+    pub champion_url: Option<String>,
+
+    /// The SHA-256 that it must have
+    #[arg(long, env)]
+    pub champion_sha256: Option<Checksum>,
+
     /// What every service has.
     #[command(flatten)]
     pub common: CommonArgs,
@@ -60,8 +74,19 @@ pub async fn router(args: &Args) -> anyhow::Result<Router> {
     let (file, url) = (args.model_file.clone(), args.model_url.as_deref());
     let source = Source::new("MODEL", file, url, args.model_sha256.clone())?;
     let model = store.load(&source).await?;
+    let (file, url) = (args.champion_file.clone(), args.champion_url.as_deref());
+    let champion = match (&file, url, &args.champion_sha256) {
+        (None, None, None) => None,
+        (_, _, checksum) => {
+            let source = Source::new("CHAMPION", file, url, checksum.clone())?;
+            Some(store.load(&source).await?)
+        }
+    };
 
     let service = Service::new("model-service", args.common.version.clone())?;
-    let classifier = Classifier::register(service.registry(), model)?;
+    let comparison = champion
+        .map(|champion| Comparison::register(service.registry(), champion, &model))
+        .transpose()?;
+    let classifier = Classifier::register(service.registry(), model, comparison)?;
     Ok(service.router(classifier.routes(), args.common.request_timeout))
 }

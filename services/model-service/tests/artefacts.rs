@@ -436,6 +436,14 @@ fn a_bad_setting_is_named_and_no_secret_of_it_told() {
             ],
             "MODEL_URL: allowed is http://host/path",
         ),
+        (
+            vec![("MODEL_FILE", STABLE.to_owned()), ("CHAMPION_URL", url)],
+            "--champion-sha256",
+        ),
+        (
+            vec![("MODEL_FILE", STABLE.to_owned()), ("CHAMPION_SHA256", sum)],
+            "allowed are CHAMPION_FILE, or CHAMPION_URL and CHAMPION_SHA256",
+        ),
     ] {
         let error = refusal(&settings);
         assert!(error.contains(said), "{error}");

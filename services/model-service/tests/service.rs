@@ -326,6 +326,9 @@ fn help_lists_every_environment_variable_and_no_value() {
             "MODEL_SHA256",
             "MODEL_CACHE",
             "MODEL_FETCH_TIMEOUT",
+            "CHAMPION_FILE",
+            "CHAMPION_URL",
+            "CHAMPION_SHA256",
         ],
     );
 }
