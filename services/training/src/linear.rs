@@ -13,6 +13,10 @@ use text::{Class, Features};
 use crate::Weights;
 use crate::data::{Example, folds};
 
+/// Far below the second decimal of a weight, so that the last bit of a processor's `exp` or `ln` does
+/// not show in the artefact.
+const GRADIENT_TOLERANCE: f64 = 1e-7;
+
 const MAX_ITERATIONS: u64 = 2000;
 
 /// What a text costs that has a margin: how far it is on the right side.
@@ -30,16 +34,6 @@ impl Loss {
             // ln(1 + exp(-margin)) without overflow.
             Self::Logistic => (-margin).max(0.0) + (-margin.abs()).exp().ln_1p(),
             Self::SquaredHinge => (1.0 - margin).max(0.0).powi(2),
-        }
-    }
-
-    /// How small the gradient must be in the end.
-    fn tolerance(self) -> f64 {
-        match self {
-            // The last bit of a processor's `exp` must not show in the second decimal of a weight.
-            Self::Logistic => 1e-7,
-            // Nothing here differs between processors. The curvature jumps, so an exact end is far.
-            Self::SquaredHinge => 1e-3,
         }
     }
 
@@ -156,7 +150,7 @@ fn minimise(
     };
     let start = vec![0.0; dimensions + 1];
     let solver =
-        LBFGS::new(MoreThuenteLineSearch::new(), 10).with_tolerance_grad(loss.tolerance())?;
+        LBFGS::new(MoreThuenteLineSearch::new(), 10).with_tolerance_grad(GRADIENT_TOLERANCE)?;
     let result = Executor::new(problem, solver)
         .configure(|state| state.param(start).max_iters(MAX_ITERATIONS))
         .run()?;
