@@ -30,7 +30,9 @@ ENTRYPOINT ["/app-service"]
 
 FROM scratch AS model-service
 COPY --from=binaries /out/model-service /model-service
-COPY services/model-service/models/sms-stable.json services/model-service/models/sms-canary.json /models/
+COPY services/model-service/models/*-stable.json \
+     services/model-service/models/*-canary.json \
+     services/model-service/models/*-shadow.json /models/
 USER 65532:65532
 EXPOSE 8081
 ENTRYPOINT ["/model-service"]

@@ -50,7 +50,19 @@ fn proxies_of_a_mesh_and_of_pods_are_told_the_same() {
 fn models_are_the_ones_in_the_image() {
     let models = workspace().join("services/model-service/models");
     let sums = fs::read_to_string(models.join("SHA256SUMS")).expect("SHA256SUMS");
-    let settings = yaml("istio/sms-checker/kustomization.yaml");
+    // Those of the overlay are called by their URLs.
+    for (settings, location) in [
+        ("istio/sms-checker", "FILE"),
+        ("istio/overlays/model-cache", "URL"),
+    ] {
+        let settings = yaml(&format!("{settings}/kustomization.yaml"));
+        let seen = models_named(&settings, location, &sums);
+        assert_eq!(seen, 4, "stable, canary, shadow and the shadow's champion");
+    }
+}
+
+/// How many artefacts the settings name, each with its checksum.
+fn models_named(settings: &Value, location: &str, sums: &str) -> usize {
     let maps = settings["configMapGenerator"].as_array().expect("a list");
     let mut seen = 0;
     for map in maps {
@@ -59,15 +71,17 @@ fn models_are_the_ones_in_the_image() {
             let of = |text: &Value| Some(text.as_str()?.strip_prefix(name)?.to_owned());
             literals.iter().find_map(of)
         };
-        if let Some(file) = literal("MODEL_FILE=") {
-            let name = Path::new(&file).file_name().and_then(|name| name.to_str());
-            let sum = literal("MODEL_SHA256=").expect("a checksum");
-            let line = format!("{sum}  {}", name.expect("a name"));
-            assert!(sums.lines().any(|known| known == line), "{line}");
-            seen += 1;
+        for role in ["MODEL", "CHAMPION"] {
+            if let Some(file) = literal(&format!("{role}_{location}=")) {
+                let name = Path::new(&file).file_name().and_then(|name| name.to_str());
+                let sum = literal(&format!("{role}_SHA256=")).expect("a checksum");
+                let line = format!("{sum}  {}", name.expect("a name"));
+                assert!(sums.lines().any(|known| known == line), "{line}");
+                seen += 1;
+            }
         }
     }
-    assert_eq!(seen, 3, "stable, canary and shadow");
+    seen
 }
 
 /// The objects of a file of `istio/blue-green`.

@@ -17,7 +17,7 @@ use clap::Parser;
 use prometheus::{IntCounterVec, Opts};
 use serde::{Deserialize, Serialize};
 use service_kit::{CommonArgs, SERVED_BY, Service, deadline};
-use sms::{Label, Message};
+use text::{Label, Message};
 
 use crate::model::ModelClient;
 

@@ -7,7 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use reqwest::{Client, Response, Url, redirect};
 use serde::{Deserialize, Serialize};
 use service_kit::{Problem, SERVED_BY, trace_headers};
-use sms::{Label, Message};
+use text::{Label, Message};
 
 /// A client of the model service.
 pub(crate) struct ModelClient {

@@ -126,7 +126,7 @@ fn method_label(method: &Method) -> &'static str {
 }
 
 /// The request's id, unless it is too odd to log.
-fn request_id(headers: &HeaderMap) -> Option<String> {
+pub fn request_id(headers: &HeaderMap) -> Option<String> {
     let id = headers.get("x-request-id")?.to_str().ok()?;
     (id.len() <= 128).then(|| id.to_owned())
 }

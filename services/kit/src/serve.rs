@@ -21,18 +21,35 @@ use tokio::sync::watch;
 /// too, and a proxy that reuses one just when it is closed fails a request: hence not shorter.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
+/// Logs as JSON, one line per event, to stdout, from here on. [`serve`] does so in any case.
+pub fn start_logging() {
+    let started = tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_target(false)
+        .try_init();
+    // An error says that it had begun before.
+    drop(started);
+}
+
+/// Does `work` that comes before serving; `None` if SIGTERM or SIGINT comes first. By themselves they
+/// do not end the first process of a container.
+pub async fn unless_stopped<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
+    let stop = stop_signal()?;
+    tokio::select! {
+        done = work => Ok(Some(done)),
+        () = stop => Ok(None),
+    }
+}
+
 /// Serves `router` until SIGTERM or SIGINT; then takes no new connections and lets requests in
-/// flight finish, for at most `shutdown_timeout`. Logs as JSON, one line per event, to stdout.
+/// flight finish, for at most `shutdown_timeout`.
 pub async fn serve(
     address: SocketAddr,
     router: Router,
     shutdown_timeout: Duration,
 ) -> io::Result<()> {
-    tracing_subscriber::fmt()
-        .json()
-        .flatten_event(true)
-        .with_target(false)
-        .init();
+    start_logging();
     let stop = stop_signal()?;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))

@@ -23,16 +23,22 @@ impl Process {
         let mut child = command(program, environment).spawn()?;
         let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
         let mut lines = BufReader::new(stdout).lines();
-        let first = lines
-            .next()
-            .ok_or_else(|| io::Error::other(format!("{program} ended before it listened")))??;
-        let first: Value = serde_json::from_str(&first)?;
-        let address = first["address"]
-            .as_str()
-            .ok_or(io::ErrorKind::InvalidData)?;
+        // What it does before it listens is logged, too.
+        let mut before = Vec::new();
+        let address = loop {
+            let line = lines
+                .next()
+                .ok_or_else(|| io::Error::other(format!("{program} ended before it listened")))??;
+            let line: Value = serde_json::from_str(&line)?;
+            let address = line["address"].as_str().map(str::to_owned);
+            before.push(line);
+            if let Some(address) = address {
+                break address;
+            }
+        };
         let url = format!("http://{address}");
 
-        let log = Arc::new(Mutex::new(vec![first]));
+        let log = Arc::new(Mutex::new(before));
         let reader = std::thread::spawn({
             let log = Arc::clone(&log);
             move || {

@@ -1,34 +1,67 @@
-//! The model tier of the SMS checker: says what a message is.
+//! The model tier: says what a text is. The artefact of its model says which task it serves.
 
 mod artefact;
+mod cache;
+mod classifier;
+mod comparison;
+mod fetch;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::State;
-use axum::routing::post;
-use axum::{Json, Router};
+use axum::Router;
 use clap::Parser;
-use prometheus::{IntCounterVec, Opts};
-use serde::{Deserialize, Serialize};
-use service_kit::{CommonArgs, Service};
-use sms::{Label, Message, Model};
+use service_kit::{CommonArgs, Service, deadline};
 
-/// The model tier of the SMS checker. POST /predict says whether a message is spam.
-#[derive(Debug, Clone, Parser)]
+use crate::artefact::{Checksum, Source, Store};
+use crate::classifier::Classifier;
+use crate::comparison::Comparison;
+
+/// The model tier. Its artefact says what it does: POST /predict says whether a message is spam, POST
+/// /v1/predict whether a review is favourable.
+#[derive(Clone, Parser)]
 pub struct Args {
     /// Where to listen
     #[arg(long, env, default_value = "0.0.0.0:8081")]
     pub listen_addr: SocketAddr,
 
     /// The model artefact
-    #[arg(long, env)]
-    pub model_file: PathBuf,
+    #[arg(
+        long,
+        env,
+        conflicts_with = "model_url",
+        required_unless_present = "model_url"
+    )]
+    pub model_file: Option<PathBuf>,
+
+    /// Or where to fetch it, http://host/path, unless the cache has it
+    #[arg(long, env, requires = "model_sha256")]
+    pub model_url: Option<String>,
 
     /// The SHA-256 that the artefact must have
     #[arg(long, env)]
-    pub model_sha256: Option<String>,
+    pub model_sha256: Option<Checksum>,
+
+    /// Where artefacts that are fetched are kept, by their SHA-256
+    #[arg(long, env, default_value = "/var/cache/models")]
+    pub model_cache: PathBuf,
+
+    /// How long fetching an artefact may take, all attempts included
+    #[arg(long, env, default_value = "25s", value_parser = deadline)]
+    pub model_fetch_timeout: Duration,
+
+    /// In a shadow: the artefact of the model that users have, to compare its answers
+    #[arg(long, env, conflicts_with = "champion_url")]
+    pub champion_file: Option<PathBuf>,
+
+    /// Or where to fetch it
+    #[arg(long, env, requires = "champion_sha256")]
+    pub champion_url: Option<String>,
+
+    /// The SHA-256 that it must have
+    #[arg(long, env)]
+    pub champion_sha256: Option<Checksum>,
 
     /// What every service has.
     #[command(flatten)]
@@ -36,51 +69,24 @@ pub struct Args {
 }
 
 /// The service. It exists only with a sound model.
-pub fn router(args: &Args) -> anyhow::Result<Router> {
-    let model = artefact::load(&args.model_file, args.model_sha256.as_deref())?;
+pub async fn router(args: &Args) -> anyhow::Result<Router> {
+    let store = Store::new(args.model_cache.clone(), args.model_fetch_timeout)?;
+    let (file, url) = (args.model_file.clone(), args.model_url.as_deref());
+    let source = Source::new("MODEL", file, url, args.model_sha256.clone())?;
+    let model = store.load(&source).await?;
+    let (file, url) = (args.champion_file.clone(), args.champion_url.as_deref());
+    let champion = match (&file, url, &args.champion_sha256) {
+        (None, None, None) => None,
+        (_, _, checksum) => {
+            let source = Source::new("CHAMPION", file, url, checksum.clone())?;
+            Some(store.load(&source).await?)
+        }
+    };
+
     let service = Service::new("model-service", args.common.version.clone())?;
-    let predictions = IntCounterVec::new(
-        Opts::new("sms_predictions_total", "Predictions by result."),
-        &["result"],
-    )?;
-    service.registry().register(Box::new(predictions.clone()))?;
-    let routes = Router::new()
-        .route("/predict", post(predict))
-        .with_state(Arc::new(Classifier { model, predictions }));
-    Ok(service.router(routes, args.common.request_timeout))
-}
-
-struct Classifier {
-    model: Model,
-    predictions: IntCounterVec,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    sms: Message,
-}
-
-#[derive(Serialize)]
-struct Answer {
-    result: Label,
-    classifier: String,
-    sms: Message,
-}
-
-async fn predict(
-    State(classifier): State<Arc<Classifier>>,
-    service_kit::Json(Question { sms }): service_kit::Json<Question>,
-) -> Json<Answer> {
-    let result = classifier.model.classify(sms.as_str());
-    classifier
-        .predictions
-        .with_label_values(&[result.as_str()])
-        .inc();
-    let classifier = classifier.model.name().to_owned();
-    Json(Answer {
-        result,
-        classifier,
-        sms,
-    })
+    let comparison = champion
+        .map(|champion| Comparison::register(service.registry(), champion, &model))
+        .transpose()?;
+    let classifier = Classifier::register(service.registry(), model, comparison)?;
+    Ok(service.router(classifier.routes(), args.common.request_timeout))
 }

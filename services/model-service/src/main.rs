@@ -1,4 +1,4 @@
-//! The model tier of the SMS checker.
+//! The model tier.
 
 use model_service::{Args, router};
 
@@ -8,6 +8,9 @@ async fn main() -> anyhow::Result<()> {
     if args.common.healthcheck {
         return Ok(service_kit::healthcheck(args.listen_addr).await?);
     }
-    let router = router(&args)?;
-    Ok(service_kit::serve(args.listen_addr, router, args.common.shutdown_timeout).await?)
+    service_kit::start_logging();
+    let Some(router) = service_kit::unless_stopped(router(&args)).await? else {
+        return Ok(());
+    };
+    Ok(service_kit::serve(args.listen_addr, router?, args.common.shutdown_timeout).await?)
 }

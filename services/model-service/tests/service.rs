@@ -10,19 +10,23 @@ use service_kit::testing::{Process, client, command};
 const PROGRAM: &str = env!("CARGO_BIN_EXE_model-service");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
 
-fn start(model: &str) -> Process {
-    let file = format!("{MODELS}/sms-{model}.json");
-    Process::start(PROGRAM, &[("MODEL_FILE", &file), ("VERSION", model)]).expect("starts")
+/// The service with a model of the SMS checker.
+fn start(version: &str) -> Process {
+    start_with("sms", version)
+}
+
+fn start_with(task: &str, version: &str) -> Process {
+    let file = format!("{MODELS}/{task}-{version}.json");
+    Process::start(PROGRAM, &[("MODEL_FILE", &file), ("VERSION", version)]).expect("starts")
+}
+
+async fn post(url: &str, path: &str, body: Value) -> Response {
+    let request = client().expect("client").post(format!("{url}{path}"));
+    request.json(&body).send().await.expect("answers")
 }
 
 async fn predict(url: &str, sms: &str) -> Response {
-    client()
-        .expect("client")
-        .post(format!("{url}/predict"))
-        .json(&json!({ "sms": sms }))
-        .send()
-        .await
-        .expect("answers")
+    post(url, "/predict", json!({ "sms": sms })).await
 }
 
 async fn get(url: &str, path: &str) -> Response {
@@ -31,8 +35,12 @@ async fn get(url: &str, path: &str) -> Response {
 }
 
 #[tokio::test]
-async fn both_models_tell_spam_from_ham() {
-    for (model, classifier) in [("stable", "naive-bayes"), ("canary", "logistic-regression")] {
+async fn every_model_tells_spam_from_ham() {
+    for (model, classifier) in [
+        ("stable", "naive-bayes"),
+        ("canary", "linear-svm"),
+        ("shadow", "logistic-regression"),
+    ] {
         let service = start(model);
         for (sms, result) in [
             (
@@ -57,6 +65,85 @@ async fn both_models_tell_spam_from_ham() {
 }
 
 #[tokio::test]
+async fn every_model_tells_praise_from_blame_and_how_sure_it_is() {
+    for (version, classifier) in [
+        ("stable", "naive-bayes"),
+        ("canary", "nb-logistic-regression"),
+        ("shadow", "logistic-regression"),
+    ] {
+        let service = start_with("review", version);
+        for (review, prediction) in [
+            ("What a wonderful place, the food was excellent!", 1),
+            ("Terrible service and awful food, a waste of money.", 0),
+        ] {
+            let response = post(&service.url, "/v1/predict", json!({ "review": review })).await;
+            assert_eq!(response.status(), StatusCode::OK);
+            let body: Value = response.json().await.expect("JSON");
+            assert_eq!(body["prediction"], prediction, "{version}: {review}");
+            assert_eq!(body["classifier"], classifier);
+            let confidence = body["confidence"].as_f64().expect("a number");
+            assert!((0.7..=1.0).contains(&confidence), "{version}: {confidence}");
+            assert_eq!(body.as_object().expect("an object").len(), 3, "{body}");
+        }
+        for review in ["?", &"x".repeat(2000), "not bad at all"] {
+            let answer = post(&service.url, "/v1/predict", json!({ "review": review })).await;
+            let answer: Value = answer.json().await.expect("JSON");
+            let confidence = answer["confidence"].as_f64().expect("a number");
+            assert!((0.5..=1.0).contains(&confidence), "{version}: {confidence}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn the_endpoint_of_another_task_does_not_exist() {
+    for (task, own, other) in [
+        ("sms", "/predict", "/v1/predict"),
+        ("review", "/v1/predict", "/predict"),
+    ] {
+        let service = start_with(task, "stable");
+        let body = json!({ "sms": "hello", "review": "hello" });
+        let unknown = post(&service.url, "/nowhere", body.clone()).await;
+        assert_eq!(unknown.status(), StatusCode::NOT_FOUND);
+        let answer = post(&service.url, other, body.clone()).await;
+        assert_eq!(answer.status(), StatusCode::NOT_FOUND);
+        assert_eq!(
+            answer.text().await.expect("text"),
+            unknown.text().await.expect("text")
+        );
+        // It is there, and knows one field only.
+        let answer = post(&service.url, own, body).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+    }
+}
+
+#[tokio::test]
+async fn a_review_that_is_not_one_is_refused_with_what_is_allowed() {
+    let service = start_with("review", "canary");
+    for (body, said) in [
+        (
+            json!({ "review": " " }),
+            "review: the message is blank; allowed are 1 to 2000 characters",
+        ),
+        (
+            json!({ "review": "x".repeat(2001) }),
+            "1 to 2000 characters",
+        ),
+        (json!({ "review": 1 }), "expected a string"),
+        (
+            json!({ "review": "x", "sms": "x" }),
+            "unknown field `sms`, expected `review`",
+        ),
+        (json!(["x"]), "a JSON object"),
+    ] {
+        let answer = post(&service.url, "/v1/predict", body).await;
+        assert_eq!(answer.status(), StatusCode::UNPROCESSABLE_ENTITY);
+        assert_eq!(answer.headers()["content-type"], "application/problem+json");
+        let text = answer.text().await.expect("text");
+        assert!(text.contains(said), "{text}");
+    }
+}
+
+#[tokio::test]
 async fn the_readme_shows_what_the_model_answers() {
     let service = start("stable");
     let readme = include_str!("../../README.md");
@@ -74,6 +161,12 @@ async fn the_readme_shows_what_the_model_answers() {
         };
         assert!(readme.lines().any(shown), "{body} is not shown");
     }
+    let service = start_with("review", "stable");
+    let question = json!({ "review": "The food was excellent!" });
+    assert!(readme.contains(r#"{"review": "The food was excellent!"}"#));
+    let answer = post(&service.url, "/v1/predict", question).await;
+    let answer = answer.text().await.expect("text");
+    assert!(readme.contains(&answer), "{answer} is not shown");
 }
 
 #[tokio::test]
@@ -101,22 +194,46 @@ async fn a_message_up_to_the_limit_is_classified_whatever_it_is_written_in() {
 }
 
 #[tokio::test]
-async fn predictions_are_counted_by_result_and_version() {
-    let service = start("stable");
-    for _ in 0..3 {
-        predict(&service.url, "see you at home").await;
-    }
-    let metrics = get(&service.url, "/metrics")
-        .await
-        .text()
-        .await
-        .expect("text");
-    for line in [
-        r#"sms_predictions_total{result="ham",version="stable"} 3"#,
-        r#"http_requests_total{method="POST",route="/predict",status="200",version="stable"} 3"#,
-        r#"http_request_duration_seconds_count{method="POST",route="/predict",version="stable"} 3"#,
+async fn predictions_are_counted_by_label_and_version() {
+    for (task, path, label, other) in [
+        ("sms", "/predict", "ham", "spam"),
+        ("review", "/v1/predict", "positive", "negative"),
     ] {
-        assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+        let service = start_with(task, "stable");
+        for _ in 0..3 {
+            let field = if task == "sms" { "sms" } else { "review" };
+            post(&service.url, path, json!({ field: "we love it" })).await;
+        }
+        let metrics = get(&service.url, "/metrics").await;
+        let metrics = metrics.text().await.expect("text");
+        let file = fs::read(format!("{MODELS}/{task}-stable.json")).expect("committed");
+        let sum = text::sha256(&file);
+        let named = if task == "sms" {
+            "sms-spam"
+        } else {
+            "review-sentiment"
+        };
+        for line in [
+            format!(r#"model_predictions_total{{label="{label}",version="stable"}} 3"#),
+            format!(r#"model_predictions_total{{label="{other}",version="stable"}} 0"#),
+            format!(r#"model_confidence_count{{label="{label}",version="stable"}} 3"#),
+            r#"model_inference_seconds_count{version="stable"} 3"#.to_owned(),
+            format!(
+                r#"model_info{{classifier="naive-bayes",sha256="{sum}",task="{named}",version="stable"}} 1"#
+            ),
+            format!(
+                r#"http_requests_total{{method="POST",route="{path}",status="200",version="stable"}} 3"#
+            ),
+            format!(
+                r#"http_request_duration_seconds_count{{method="POST",route="{path}",version="stable"}} 3"#
+            ),
+        ] {
+            assert!(metrics.contains(&line), "{line} is not in\n{metrics}");
+        }
+        assert!(
+            !metrics.contains("model_comparison"),
+            "there is no champion"
+        );
     }
 }
 
@@ -173,7 +290,7 @@ fn a_bad_artefact_stops_the_start_with_an_error_that_names_file_and_cause() {
 #[tokio::test]
 async fn it_starts_only_with_the_artefact_that_the_checksum_names() {
     let file = format!("{MODELS}/sms-stable.json");
-    let right = sms::sha256(&fs::read(&file).expect("committed"));
+    let right = text::sha256(&fs::read(&file).expect("committed"));
     let service = Process::start(PROGRAM, &[("MODEL_FILE", &file), ("MODEL_SHA256", &right)])
         .expect("starts");
     assert_eq!(get(&service.url, "/health").await.status(), StatusCode::OK);
@@ -201,7 +318,19 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
 
 #[test]
 fn help_lists_every_environment_variable_and_no_value() {
-    service_kit::testing::check_help(PROGRAM, &["MODEL_FILE", "MODEL_SHA256"]);
+    service_kit::testing::check_help(
+        PROGRAM,
+        &[
+            "MODEL_FILE",
+            "MODEL_URL",
+            "MODEL_SHA256",
+            "MODEL_CACHE",
+            "MODEL_FETCH_TIMEOUT",
+            "CHAMPION_FILE",
+            "CHAMPION_URL",
+            "CHAMPION_SHA256",
+        ],
+    );
 }
 
 #[test]

@@ -67,10 +67,12 @@ impl Topology {
 
         let mut services = Vec::new();
         for (version, port) in VERSIONS.into_iter().zip(model_ports) {
-            services.push(parts.model_service(version, version, port)?);
+            services.push(parts.model_service(version, port, &[])?);
         }
-        // What is tried out: until there is a third model, canary's.
-        services.push(parts.model_service("shadow", "canary", shadow_port)?);
+        // What is tried out, beside the model that most users have.
+        let champion = model_file("stable");
+        let settings = [("CHAMPION_FILE", champion.as_str())];
+        services.push(parts.model_service("shadow", shadow_port, &settings)?);
         let mut sidecars = Vec::new();
         for (index, version) in VERSIONS.into_iter().enumerate() {
             let (app_port, outbound_port) = (app_ports[index], outbound_ports[index]);
@@ -164,6 +166,12 @@ impl Topology {
     }
 }
 
+/// The artefact of a model of the SMS checker.
+fn model_file(version: &str) -> String {
+    let file = format!("services/model-service/models/sms-{version}.json");
+    build::workspace().join(file).display().to_string()
+}
+
 impl Parts {
     /// A directory for one process.
     fn dir_of(&self, process: &str) -> Result<PathBuf> {
@@ -172,10 +180,14 @@ impl Parts {
         Ok(dir)
     }
 
-    fn model_service(&self, version: &str, model: &str, port: u16) -> Result<Process> {
-        let model = format!("services/model-service/models/sms-{model}.json");
-        let model = build::workspace().join(model).display().to_string();
-        let settings = [("MODEL_FILE", model.as_str())];
+    fn model_service(
+        &self,
+        version: &str,
+        port: u16,
+        settings: &[(&str, &str)],
+    ) -> Result<Process> {
+        let model = model_file(version);
+        let settings = [&[("MODEL_FILE", model.as_str())], settings].concat();
         self.service(&self.model_service, "model", version, port, &settings)
     }
 

@@ -45,7 +45,14 @@ const SERVICES: [(&str, u16, &[&str]); 3] = [
     (
         "model-service",
         8081,
-        &["sms-stable.json", "sms-canary.json"],
+        &[
+            "sms-stable.json",
+            "sms-canary.json",
+            "sms-shadow.json",
+            "review-stable.json",
+            "review-canary.json",
+            "review-shadow.json",
+        ],
     ),
     ("translation-api", 8082, &[]),
 ];
@@ -392,7 +399,8 @@ mod tests {
             let ends = format!("\nUSER 65532:65532\nEXPOSE {port}\nENTRYPOINT [\"/{name}\"]");
             assert!(stage.ends_with(&ends), "{stage}");
             for model in models {
-                assert!(stage.contains(&format!("models/{model}")), "{stage}");
+                let (_, version) = model.split_once('-').unwrap();
+                assert!(stage.contains(&format!("models/*-{version}")), "{stage}");
             }
         }
     }

@@ -75,8 +75,6 @@ pub(crate) struct Kind {
     dir: PathBuf,
     /// What was applied last.
     objects: BTreeSet<Object>,
-    /// Whether an echo runs.
-    echo: bool,
     /// Replicas of Deployments that the manifests do not have, as they were before they were changed.
     replicas: BTreeMap<String, String>,
 }
@@ -101,7 +99,6 @@ impl Kind {
             layout: setup.plugin.clone(),
             dir: Process::scratch_dir("kind")?,
             objects: BTreeSet::new(),
-            echo: false,
             replicas: BTreeMap::new(),
         };
         kind.apply(&Changes::default())?;
@@ -324,11 +321,6 @@ impl Cluster for Kind {
         let old = std::mem::replace(&mut self.objects, objects);
         self.remove(&old.difference(&self.objects).cloned().collect())?;
         let handed_over = Instant::now();
-        if std::mem::take(&mut self.echo) {
-            // A pod of nobody's would stop `kubectl drain`.
-            let echo = ["delete", "pod", "echo", "-n", registry::NAMESPACE];
-            self.kubectl.run(&echo)?;
-        }
         for (deployment, replicas) in std::mem::take(&mut self.replicas) {
             self.kubectl.run(&[
                 "scale",
@@ -376,23 +368,31 @@ impl Cluster for Kind {
     }
 
     fn echo(&mut self) -> Result<(String, u16)> {
-        let pod = json!({
-            "apiVersion": "v1",
-            "kind": "Pod",
+        let labels = json!({ "app": "echo" });
+        // Not a pod by itself, which `kubectl drain` would not move.
+        let deployment = json!({
+            "apiVersion": "apps/v1",
+            "kind": "Deployment",
             "metadata": { "name": "echo", "namespace": registry::NAMESPACE },
-            "spec": { "containers": [{
-                "name": "echo",
-                "image": format!("{}/echo:{}", self.images, self.tag),
-                "readinessProbe": { "httpGet": { "port": 8080 } },
-            }] },
+            "spec": {
+                "selector": { "matchLabels": labels },
+                "template": {
+                    "metadata": { "labels": labels },
+                    "spec": { "containers": [{
+                        "name": "echo",
+                        "image": format!("{}/echo:{}", self.images, self.tag),
+                        "readinessProbe": { "httpGet": { "port": 8080 } },
+                    }] },
+                },
+            },
         });
         self.kubectl
-            .bytes(&["apply", "-f", "-"], pod.to_string().as_bytes())?;
-        self.echo = true;
-        let place = ["pod/echo", "-n", registry::NAMESPACE];
-        let ready = ["wait", "--for=condition=Ready", "--timeout=120s"];
+            .bytes(&["apply", "-f", "-"], deployment.to_string().as_bytes())?;
+        let place = ["-n", registry::NAMESPACE];
+        let ready = ["rollout", "status", "deployment/echo", "--timeout=120s"];
         self.kubectl.run(&[&ready, &place[..]].concat())?;
-        let address = ["get", "-o", "jsonpath={.status.podIP}"];
+        let address = "jsonpath={.items[0].status.podIP}";
+        let address = ["get", "pods", "-l", "app=echo", "-o", address];
         let address = self.kubectl.run(&[&address, &place[..]].concat())?;
         Ok((address, 8080))
     }

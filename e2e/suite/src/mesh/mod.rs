@@ -317,10 +317,12 @@ impl Mesh {
         if let (Some(port), "sidecar") = (called_port(&container.env)?, spec.proxy.as_str()) {
             command.env("HTTP_PROXY", format!("http://{}:{port}", spec.outbound));
         }
-        if let Some(model) = container.env.get("MODEL_FILE") {
-            let name = Path::new(model).file_name().unwrap_or_default();
-            let models = build::workspace().join("services/model-service/models");
-            command.env("MODEL_FILE", models.join(name));
+        for variable in ["MODEL_FILE", "CHAMPION_FILE"] {
+            if let Some(model) = container.env.get(variable) {
+                let name = Path::new(model).file_name().unwrap_or_default();
+                let models = build::workspace().join("services/model-service/models");
+                command.env(variable, models.join(name));
+            }
         }
         let dir = self.scratch(&format!("{}-app", spec.name))?;
         let mut process = Process::start(&spec.name, dir, &mut command)?;

@@ -39,7 +39,12 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         std::thread::sleep(Duration::from_millis(300));
         Ok(count(one)? == before)
     })?;
+    let compared = || -> Result<u64> {
+        let metrics = cluster.metrics(&shadow)?;
+        metric(&metrics, "model_comparison_total", &[]).context("the shadow compares nothing")
+    };
     let (model_before, shadow_before) = (count(&models)?, count(one)?);
+    let compared_before = compared()?;
     let mut client = Connection::new(&gateway);
     let mut versions = [0, 0];
     for number in 0..REQUESTS {
@@ -59,6 +64,8 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         ensure!(copies <= REQUESTS, "{copies} copies of {REQUESTS} requests");
         Ok(copies == REQUESTS)
     })?;
+    let compared = compared()? - compared_before;
+    ensure!(compared == REQUESTS, "{compared} copies compared");
 
     // What a copy sets off must not be done twice.
     let unsafe_call = cluster.call_from(&shadow, "model-service:8081", &predict())?;
@@ -80,7 +87,7 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     stay(&gateway, &visitors, 5)?;
     Ok(vec![
         format!(
-            "{REQUESTS} requests ({} stable, {} canary): {REQUESTS} copies, and no answer of the shadow",
+            "{REQUESTS} requests ({} stable, {} canary): {REQUESTS} copies, each compared with stable's model, and no answer of the shadow",
             versions[0], versions[1]
         ),
         "its own POST is answered 403, its GET passes".to_owned(),

@@ -5,16 +5,19 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::{Features, Label};
+use crate::{Class, Features, Task};
 
 /// The artefact format that this code reads and writes.
 pub const FORMAT: u32 = 1;
 
-/// One weight per bucket; a positive score is spam.
+/// One weight per bucket; a score above zero is the positive class, and the score itself its log odds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Model {
     format: u32,
+    /// The first artefacts say none: there was one task.
+    #[serde(default = "first_task", skip_serializing_if = "is_first_task")]
+    task: Task,
     name: String,
     features: Features,
     dimensions: u32,
@@ -22,13 +25,31 @@ pub struct Model {
     weights: Vec<f64>,
 }
 
+fn first_task() -> Task {
+    Task::SmsSpam
+}
+
+fn is_first_task(task: &Task) -> bool {
+    *task == first_task()
+}
+
+/// What a model makes of a text.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Prediction {
+    /// The more likely class.
+    pub class: Class,
+    /// How likely it is, as far as the model can tell: 0.5 to 1, to four decimals.
+    pub confidence: f64,
+}
+
 impl Model {
     /// A model whose numbers are rounded to two decimals: what is measured is what is shipped.
-    pub fn new(name: &str, features: Features, bias: f64, weights: &[f64]) -> Self {
+    pub fn new(task: Task, name: &str, features: Features, bias: f64, weights: &[f64]) -> Self {
         // Adding zero turns -0.0 into 0.0.
         let round = |x: f64| (x * 1e2).round() / 1e2 + 0.0;
         Self {
             format: FORMAT,
+            task,
             name: name.to_owned(),
             features,
             dimensions: u32::try_from(weights.len()).unwrap_or(u32::MAX),
@@ -75,16 +96,31 @@ impl Model {
         &self.name
     }
 
+    /// What it is trained for.
+    pub fn task(&self) -> Task {
+        self.task
+    }
+
     /// What `text` is.
-    pub fn classify(&self, text: &str) -> Label {
-        let score = self
-            .features
+    pub fn predict(&self, text: &str) -> Prediction {
+        let score = self.score(text);
+        let class = match score > 0.0 {
+            true => Class::Positive,
+            false => Class::Negative,
+        };
+        let likely = 1.0 / (1.0 + (-score.abs()).exp());
+        let confidence = (likely * 1e4).round() / 1e4;
+        Prediction { class, confidence }
+    }
+
+    /// The log odds that `text` is of the positive class, as far as the model can tell.
+    fn score(&self, text: &str) -> f64 {
+        self.features
             .extract(text, self.dimensions)
             .into_iter()
             .fold(self.bias, |score, (bucket, value)| {
                 score + value * self.weights.get(bucket).copied().unwrap_or_default()
-            });
-        if score > 0.0 { Label::Spam } else { Label::Ham }
+            })
     }
 }
 
@@ -125,7 +161,7 @@ mod tests {
         for (bucket, _) in features.extract("win", 64) {
             weights[bucket] = 2.0;
         }
-        Model::new("test", features, -1.0, &weights)
+        Model::new(Task::SmsSpam, "test", features, -1.0, &weights)
     }
 
     fn error(json: &str) -> String {
@@ -142,14 +178,56 @@ mod tests {
 
     #[test]
     fn the_sign_of_the_score_decides() {
-        assert_eq!(model().classify("You WIN!"), Label::Spam);
-        assert_eq!(model().classify("see you at home"), Label::Ham);
-        assert_eq!(model().classify(""), Label::Ham);
+        let class = |text| model().predict(text).class;
+        assert_eq!(class("You WIN!"), Class::Positive);
+        assert_eq!(class("see you at home"), Class::Negative);
+        assert_eq!(class(""), Class::Negative);
+    }
+
+    #[test]
+    fn confidence_is_the_likelihood_of_the_class_that_is_told() {
+        let confidence = |text| model().predict(text).confidence;
+        // Scores of 1, -1 and 1999.
+        assert_eq!(confidence("win"), 0.7311);
+        assert_eq!(confidence(""), 0.7311);
+        assert_eq!(confidence(&"win ".repeat(1000)), 1.0);
+        let unsure = Model::new(Task::SmsSpam, "test", Features::WordCounts, 0.0, &[0.0]);
+        assert_eq!(
+            unsure.predict("win"),
+            Prediction {
+                class: Class::Negative,
+                confidence: 0.5
+            }
+        );
+    }
+
+    #[test]
+    fn an_artefact_says_its_task_unless_it_is_the_first_one() {
+        for (task, written) in [
+            (Task::SmsSpam, None),
+            (Task::ReviewSentiment, Some(r#""task":"review-sentiment","#)),
+        ] {
+            let model = Model::new(task, "test", Features::WordCounts, 0.0, &[0.0]);
+            let json = model.to_json().expect("writable");
+            let text = String::from_utf8_lossy(&json);
+            match written {
+                Some(written) => assert!(text.contains(written), "{text}"),
+                None => assert!(!text.contains("task"), "{text}"),
+            }
+            assert_eq!(Model::from_json(&json).expect("readable").task(), task);
+        }
+        let unknown = r#"{"format":1,"task":"weather","name":"x","features":"word-counts","dimensions":1,"bias":0,"weights":[1]}"#;
+        let error = error(unknown);
+        assert!(
+            error.contains("`weather`, expected `sms-spam` or `review-sentiment`"),
+            "{error}"
+        );
     }
 
     #[test]
     fn numbers_are_written_with_at_most_two_decimals_and_no_negative_zero() {
         let model = Model::new(
+            Task::ReviewSentiment,
             "test",
             Features::WordCounts,
             0.123_456,
