@@ -7,15 +7,14 @@ use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::{self, sleep};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use harness::http::{self, Client, Request, Response};
+use harness::metrics;
+use harness::promise::{self, PROMPTLY, sms, within_4_sigma};
 use promises::{cookies, user_of, version_of};
 use serde_json::Value;
-
-/// How soon a push is to be in force.
-const PROMPTLY: Duration = Duration::from_secs(5);
 
 /// The running set-up, as the variable `E2E_COMPOSE` says.
 struct Compose {
@@ -61,10 +60,8 @@ impl Compose {
     fn hash(&self) -> u32 {
         let metrics = format!("http://{}/stats/prometheus", self.admin);
         let metrics = http::get(&metrics).expect("metrics").text();
-        let mut lines = metrics.lines();
-        let hash = lines.find(|line| line.starts_with("lanekeeper_config_hash{"));
-        let hash = hash.and_then(|line| line.rsplit_once(' '));
-        hash.expect("a hash").1.parse().expect("a number")
+        let hash = metrics::sum(&metrics, "lanekeeper_config_hash", &[]).expect("a hash");
+        hash.try_into().expect("a hash")
     }
 
     fn compose(&self, arguments: &[&str]) -> String {
@@ -94,27 +91,13 @@ fn policy(name: &str) -> String {
     fs::read_to_string(harness::build::workspace().join(file)).expect("a policy")
 }
 
-fn wait_for(what: &str, mut holds: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !holds() {
-        assert!(start.elapsed() < PROMPTLY, "{what}: not after {PROMPTLY:?}");
-        sleep(Duration::from_millis(50));
-    }
-}
-
-fn sms() -> Request {
-    Request::post("/sms", r#"{"sms": "see you at the station at six"}"#)
-        .header("content-type", "application/json")
+fn wait_for(what: &str, mut holds: impl FnMut() -> bool) -> Duration {
+    promise::wait_for(PROMPTLY, what, || Ok(holds())).expect("promptly")
 }
 
 /// The version that answered, in both tiers.
 fn version(response: &Response) -> String {
-    assert_eq!(response.status, 200, "{}", response.text());
-    let served_by = response.headers.get("x-served-by").expect("x-served-by");
-    let version = ["stable", "canary"]
-        .into_iter()
-        .find(|version| served_by == format!("app-service;v={version}, model-service;v={version}"));
-    version.expect(served_by).to_owned()
+    promise::version(response).expect("an answer")
 }
 
 #[test]
@@ -125,8 +108,7 @@ fn users_and_visitors_stay_in_one_version_in_both_tiers() {
     let visitors = crowd::stays_in_one_version(&compose.gateway, USERS, REQUESTS, &sms(), version);
     let canary = visitors.iter().filter(|version| *version == "canary");
     let canary = canary.count();
-    // Within 4 sigma (21) of 30.
-    assert!((9..=51).contains(&canary), "{canary}");
+    within_4_sigma(canary, USERS, 0.1).expect("as many as the weight says");
     println!(
         "{USERS} named users and {USERS} visitors, {} requests: no flip, the tiers agree; \
          {canary} visitors in canary",
@@ -135,19 +117,98 @@ fn users_and_visitors_stay_in_one_version_in_both_tiers() {
 }
 
 #[test]
-fn an_override_reaches_canary_and_a_spoofed_version_changes_nothing() {
+fn an_override_reaches_canary_and_what_a_client_makes_up_changes_nothing() {
     let compose = Compose::running();
-    let request = sms().header("x-user", user_of("stable"));
     let send = |request: &Request| http::send(&compose.gateway, request).expect("a response");
-    let response = send(&request.clone().header("x-experiment", "canary"));
-    assert_eq!(version(&response), "canary");
-    assert!(response.headers.get("set-cookie").is_none());
-    for name in ["x-app-version", "X-App-Version", "X-APP-VERSION"] {
-        let spoofed = request.clone().header(name, "canary");
-        assert_eq!(version(&send(&spoofed)), "stable", "{name}");
-        let twice = spoofed.header("x-app-version", "stable");
-        assert_eq!(version(&send(&twice)), "stable", "{name}");
+    for theirs in ["stable", "canary"] {
+        let request = sms().header("x-user", user_of(theirs));
+        for other in ["stable", "canary"] {
+            let response = send(&request.clone().header("x-experiment", other));
+            assert_eq!(version(&response), other);
+            assert!(response.headers.get("set-cookie").is_none());
+        }
+        // Versions that there are, one that users never get, and one that nobody has.
+        for spoofed in ["stable", "canary", "shadow", "nobody"] {
+            for name in ["x-app-version", "X-App-Version", "X-APP-VERSION"] {
+                let spoofed = request.clone().header(name, spoofed);
+                assert_eq!(version(&send(&spoofed)), theirs, "{name}");
+                let twice = spoofed.header("x-app-version", "stable");
+                assert_eq!(version(&send(&twice)), theirs, "{name}");
+            }
+        }
     }
+}
+
+#[test]
+fn a_made_up_bucket_does_not_reach_the_experiments_metrics() {
+    let compose = Compose::running();
+    let guesses = |bucket| {
+        let request = Request::get("/metrics").header("x-experiment", "stable");
+        let metrics = http::send(&compose.gateway, &request).expect("metrics");
+        metrics::sum(
+            &metrics.text(),
+            "sms_guesses_total",
+            &[("bucket", bucket), ("version", "stable")],
+        )
+    };
+    let before = guesses("none").unwrap_or_default();
+    let request = Request::post("/sms", r#"{"sms": "see you at six", "guess": "ham"}"#)
+        .header("content-type", "application/json")
+        .header("x-user", user_of("stable"))
+        .header("x-shadow", "true")
+        .header("x-rollout-bucket", "7");
+    let response = http::send(&compose.gateway, &request).expect("a response");
+    assert_eq!(version(&response), "stable");
+    assert_eq!(guesses("7"), None);
+    assert_eq!(guesses("none"), Some(before + 1));
+}
+
+#[test]
+fn holders_of_a_version_that_is_gone_get_503_until_it_is_off() {
+    let compose = Compose::running();
+    let mut newcomers =
+        std::iter::repeat_with(|| http::send(&compose.gateway, &sms()).expect("a response"))
+            .take(1_000);
+    let [canary, stable] = ["canary", "stable"].map(|name| {
+        let holder = newcomers.find(|response| version(response) == name);
+        [
+            sms().header("cookie", cookies(&holder.expect("one in a thousand"))),
+            sms().header("x-user", user_of(name)),
+        ]
+    });
+    let send = |request: &Request| http::send(&compose.gateway, request).expect("a response");
+
+    // The sidecar lives in the network of the other, and could not say good-bye without it.
+    compose.compose(&["stop", "sidecar-canary"]);
+    compose.compose(&["stop", "app-canary"]);
+    for request in canary.iter().cycle().take(6) {
+        let response = send(request);
+        assert_eq!(response.status, 503, "{}", response.text());
+    }
+    let others_stay = || {
+        for request in stable.iter().cycle().take(20) {
+            assert_eq!(version(&send(request)), "stable");
+        }
+    };
+    others_stay();
+
+    let on = "name: canary, weight: 10";
+    let off = policy("sms-checker-gateway").replace(on, &format!("{on}, state: off"));
+    let promptly = compose.edit(&off);
+    for request in &canary {
+        assert_eq!(version(&send(request)), "stable");
+    }
+    others_stay();
+    println!("canary stopped: 503 for its holders, stable {promptly:.1?} after it is off");
+
+    compose.compose(&["start", "app-canary"]);
+    compose.compose(&["start", "sidecar-canary"]);
+    compose.edit(&policy("sms-checker-gateway"));
+    promise::wait_for(Duration::from_secs(60), "canary is back", || {
+        let response = send(&sms().header("x-experiment", "canary"));
+        Ok(response.status == 200)
+    })
+    .expect("canary");
 }
 
 #[test]
@@ -155,7 +216,8 @@ fn a_quota_admits_its_limit_and_not_one_more() {
     let compose = Compose::running();
     // Every request over the limit is refused, and says how long to wait.
     let admitted = |user: &str, requests: usize| {
-        let request = sms().header("x-user", user);
+        // A client that says it is a shadow is counted like everybody.
+        let request = sms().header("x-user", user).header("x-shadow", "true");
         let statuses = (0..requests).map(|_| {
             // Envoy may close the connection of a request whose body it need not read.
             let response = http::send(&compose.gateway, &request).expect("a response");
