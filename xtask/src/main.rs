@@ -4,6 +4,7 @@ mod bench;
 mod demo;
 mod dist;
 mod e2e;
+mod machine;
 mod test;
 
 use std::io::{self, Write};

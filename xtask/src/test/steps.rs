@@ -9,6 +9,7 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::{build, envoy};
 
 use super::{Outcome, Step};
+use crate::machine::{self, works};
 
 /// The step that is only taken when it is asked for.
 pub(super) const MATRIX: &str = "envoys";
@@ -70,7 +71,8 @@ fn setup() -> Result<Outcome> {
         ("node", &["--version"][..], "nodejs"),
         ("python3", &["-m", "pip", "--version"][..], "python3-pip"),
     ] {
-        let there = works(program, args) || (install(package)? && works(program, args));
+        let install = || machine::install(&[package], |_, command| say_and_run(command));
+        let there = works(program, args) || (install().is_ok() && works(program, args));
         if !there {
             missing.push(package);
         }
@@ -78,40 +80,7 @@ fn setup() -> Result<Outcome> {
     if missing.is_empty() {
         return Ok(Outcome::Passed);
     }
-    let packages = missing.join(" ");
-    skip(format!(
-        "missing packages; on Debian: sudo apt-get install {packages}"
-    ))
-}
-
-/// Installs a Debian package, where that needs no password; `false` where it cannot be done.
-fn install(package: &str) -> Result<bool> {
-    if !works("apt-get", &["--version"]) {
-        return Ok(false);
-    }
-    let id = Command::new("id")
-        .arg("-u")
-        .output()
-        .context("cannot run id")?;
-    let root = id.stdout.trim_ascii() == b"0";
-    if !root && !works("sudo", &["-n", "true"]) {
-        return Ok(false);
-    }
-    let apt = |args: &[&str]| {
-        let mut command = if root {
-            Command::new("env")
-        } else {
-            Command::new("sudo")
-        };
-        command
-            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"])
-            .args(args);
-        say_and_run(&mut command)
-    };
-    let add: &[&str] = &["install", "--no-install-recommends", package];
-    Ok(apt(add)
-        .or_else(|_| apt(&["update"]).and_then(|()| apt(add)))
-        .is_ok())
+    skip(format!("missing packages; {}", machine::by_hand(&missing)))
 }
 
 fn fmt() -> Result<Outcome> {
@@ -316,14 +285,6 @@ fn say_and_run(command: &mut Command) -> Result<()> {
         true => Ok(()),
         false => bail!("{line} ({status})"),
     }
-}
-
-/// Whether a program is there and does what is asked of it.
-fn works(program: &str, args: &[&str]) -> bool {
-    Command::new(program)
-        .args(args)
-        .output()
-        .is_ok_and(|output| output.status.success())
 }
 
 /// Whether crates.io answers, and has no such version: no reason to find fault with a change.

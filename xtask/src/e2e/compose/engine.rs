@@ -4,10 +4,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result};
 use harness::build;
 
 use super::steps::Steps;
+use crate::machine::{self, is_root, works};
 
 const PODMAN_COMPOSE: &str = "1.6.0";
 const PACKAGES: [(&str, &str); 5] = [
@@ -52,7 +53,12 @@ impl Engine {
         };
         if missing().next().is_some() {
             let packages: Vec<_> = missing().map(|(_, package)| package).collect();
-            install(&packages, steps)?;
+            machine::install(&packages, |what, command| steps.run(what, command)).with_context(
+                || {
+                    let by_hand = machine::by_hand(&packages);
+                    format!("there is no Docker engine, and podman lacks something; {by_hand}")
+                },
+            )?;
         }
         let engine = Self::Podman {
             compose: podman_compose(steps)?,
@@ -240,36 +246,6 @@ fn podman_compose(steps: &Steps) -> Result<PathBuf> {
     Ok(dir)
 }
 
-/// Installs Debian packages, where that needs no password.
-fn install(packages: &[&str], steps: &Steps) -> Result<()> {
-    let by_hand = format!(
-        "there is no Docker engine, and podman lacks something; on Debian: \
-         sudo apt-get install --no-install-recommends {}",
-        packages.join(" ")
-    );
-    let root = is_root()?;
-    if !works("apt-get", &["--version"]) || !(root || works("sudo", &["-n", "true"])) {
-        bail!(by_hand);
-    }
-    let apt = |what: &str, arguments: &[&str]| {
-        let mut command = Command::new(if root { "env" } else { "sudo" });
-        command
-            .args(["DEBIAN_FRONTEND=noninteractive", "apt-get", "--yes"])
-            .args(arguments);
-        steps.run(what, &mut command)
-    };
-    let what = format!("Installing {}", packages.join(" "));
-    let add = [&["install", "--no-install-recommends"], packages].concat();
-    apt(&what, &add)
-        .or_else(|_| apt("Asking for packages", &["update"]).and_then(|()| apt(&what, &add)))
-        .context(by_hand)
-}
-
-fn is_root() -> Result<bool> {
-    let id = harness::process::run(Command::new("id").arg("-u"), "id")?;
-    Ok(id.trim() == "0")
-}
-
 fn is_there(program: &str) -> bool {
     match program.starts_with('/') {
         // Distributions put the helpers of podman in different places.
@@ -278,10 +254,4 @@ fn is_there(program: &str) -> bool {
             .any(|file| Path::new(file).is_file()),
         false => works(program, &["--version"]),
     }
-}
-
-/// Whether a program is there and does what is asked of it.
-fn works(program: &str, arguments: &[&str]) -> bool {
-    let output = Command::new(program).args(arguments).output();
-    output.is_ok_and(|output| output.status.success())
 }
