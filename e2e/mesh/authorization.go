@@ -14,9 +14,10 @@ import (
 
 // elsewhere has the accounts of pods that the manifests name and do not have.
 var elsewhere = []string{
-	// Istio's ingress gateway has this one where Helm installs it, and that of installation/ where
+	// Istio's ingress gateway has one of these where Helm installs it, and that of installation/ where
 	// istioctl does.
 	"istio-system/istio-ingressgateway",
+	"istio-ingress/istio-ingress",
 }
 
 // authorizations says which AuthorizationPolicies name a caller that does not exist, or a port that no
