@@ -197,8 +197,15 @@ fn copy_istio(out: &Path, registry: &str, digests: &Digests) -> Result<()> {
     Ok(())
 }
 
-/// A line of `images:` that says registry.example gets the image that was made.
+/// A line that says registry.example, of `images:` or of a pod, gets the image that was made.
 fn fill_in(line: &str, registry: &str, digests: &Digests) -> Result<String> {
+    let of_a_pod = format!("image: {NOBODY}/");
+    if let Some((before, image)) = line.split_once(&of_a_pod) {
+        let (name, _) = image.split_once(':').unwrap_or((image, ""));
+        let digest = digests.get(name);
+        let digest = digest.with_context(|| format!("{line}: no such image is made"))?;
+        return Ok(format!("{before}image: {registry}/{name}@{digest}"));
+    }
     let nobodys = format!("newName: {NOBODY}/");
     let Some((before, image)) = line.split_once(&nobodys) else {
         return Ok(line.to_owned());
@@ -383,6 +390,10 @@ mod tests {
         assert_eq!(
             line("- { name: shop-canary, newName: registry.example/shop, newTag: x }").unwrap(),
             "- { name: shop-canary, newName: r.test/shop, digest: sha256:12 }"
+        );
+        assert_eq!(
+            line("        image: registry.example/shop:blue").unwrap(),
+            "        image: r.test/shop@sha256:12"
         );
         let unknown = line("- { name: a, newName: registry.example/other, newTag: x }");
         assert!(unknown.unwrap_err().to_string().contains("NAME is shop"));
