@@ -50,10 +50,10 @@ fn proxies_of_a_mesh_and_of_pods_are_told_the_same() {
 fn models_are_the_ones_in_the_image() {
     let models = workspace().join("services/model-service/models");
     let sums = fs::read_to_string(models.join("SHA256SUMS")).expect("SHA256SUMS");
-    // Those of the overlay are called by their URLs.
+    // Those of the component are called by their URLs.
     for (settings, location) in [
         ("istio/sms-checker", "FILE"),
-        ("istio/overlays/model-cache", "URL"),
+        ("istio/sms-checker/model-cache", "URL"),
     ] {
         let settings = yaml(&format!("{settings}/kustomization.yaml"));
         let seen = models_named(&settings, location, &sums);
