@@ -54,6 +54,7 @@ fn models_are_the_ones_in_the_image() {
     for (settings, location) in [
         ("istio/sms-checker", "FILE"),
         ("istio/sms-checker/model-cache", "URL"),
+        ("istio/sentiment", "FILE"),
     ] {
         let settings = yaml(&format!("{settings}/kustomization.yaml"));
         let seen = models_named(&settings, location, &sums);

@@ -11,12 +11,20 @@ use serde_json::{Value, json};
 #[derive(Clone, Debug)]
 pub(crate) struct Pod {
     pub(crate) name: String,
+    pub(crate) namespace: String,
     pub(crate) deployment: String,
     /// The label `app`.
     pub(crate) app: String,
     /// The label `version`.
     pub(crate) version: String,
     pub(crate) has_proxy: bool,
+}
+
+impl Pod {
+    /// Whether this is of the same Deployment.
+    pub(crate) fn is_beside(&self, other: &Self) -> bool {
+        self.namespace == other.namespace && self.deployment == other.deployment
+    }
 }
 
 /// A system that runs the manifests of this repository.
@@ -51,9 +59,9 @@ pub(crate) trait Cluster {
     /// Takes the registry of the filter's image away, or brings it back.
     fn registry(&mut self, is_there: bool) -> Result<()>;
 
-    /// Ends the pods of a Deployment at once, as the end of their node would. [`Cluster::apply`] starts
-    /// new ones.
-    fn kill(&mut self, deployment: &str) -> Result<()>;
+    /// Ends a pod and the others of its Deployment at once, as the end of their node would.
+    /// [`Cluster::apply`] starts new ones.
+    fn kill(&mut self, pod: &Pod) -> Result<()>;
 }
 
 /// What is to be different from the manifests, in the words of kustomize.
@@ -101,8 +109,13 @@ impl Changes {
 
     fn patch(mut self, op: &str, kind: &str, name: &str, path: &str, value: Value) -> Self {
         let patch = json!([{ "op": op, "path": path, "value": value }]);
+        let mut target = json!({ "kind": kind, "name": name });
+        // Each application has these under the same names. The traffic is for this one.
+        if ["DestinationRule", "VirtualService"].contains(&kind) {
+            target["namespace"] = "sms-checker".into();
+        }
         self.patches.push(json!({
-            "target": { "kind": kind, "name": name },
+            "target": target,
             "patch": patch.to_string(),
         }));
         self

@@ -223,10 +223,10 @@ pub(crate) fn under_load<T>(
     ))
 }
 
-/// The pods of a tier.
+/// The pods of a tier of the SMS checker, which the traffic is for.
 pub(crate) fn pods_of(cluster: &dyn Cluster, app: &str) -> Vec<Pod> {
     let mut pods = cluster.pods();
-    pods.retain(|pod| pod.app == app);
+    pods.retain(|pod| pod.app == app && pod.namespace == "sms-checker");
     pods
 }
 

@@ -1,33 +1,33 @@
-//! The edge tier of the SMS checker: the page, and the API behind it.
+//! The edge tier: the API that users call, in front of the model. One program for two applications;
+//! its settings say which.
 
+mod bucket;
 mod model;
 mod page;
+mod pending;
+mod review;
+mod sms;
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::ensure;
 use axum::Router;
-use axum::extract::State;
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Response};
-use axum::routing::get;
-use clap::Parser;
-use prometheus::{IntCounterVec, Opts};
-use serde::{Deserialize, Serialize};
-use service_kit::{CommonArgs, SERVED_BY, Service, deadline};
-use text::{Label, Message};
+use clap::{ArgAction, Parser, ValueEnum};
+use service_kit::{CommonArgs, Service, deadline};
 
 use crate::model::ModelClient;
 
-/// The edge tier of the SMS checker: the page and POST /sms. Calls to the model go through the proxy
-/// that HTTP_PROXY names, if any.
+/// The edge tier. Calls to the model go through the proxy that HTTP_PROXY names, if any.
 #[derive(Debug, Clone, Parser)]
 pub struct Args {
     /// Where to listen
     #[arg(long, env, default_value = "0.0.0.0:8080")]
     pub listen_addr: SocketAddr,
+
+    /// What it serves: the SMS checker with its page, or the API of sentiment review
+    #[arg(long, env, value_enum, default_value_t = Task::Sms)]
+    pub task: Task,
 
     /// The model service, such as http://model-service:8081
     #[arg(long, env)]
@@ -37,9 +37,26 @@ pub struct Args {
     #[arg(long, env, default_value = "3s", value_parser = deadline)]
     pub model_timeout: Duration,
 
+    /// With reviews: whether answers say how sure the model is
+    #[arg(long, env, default_value_t = false, action = ArgAction::Set)]
+    pub show_confidence: bool,
+
+    /// With reviews: how long a prediction counts as waiting for the user's word
+    #[arg(long, env, default_value = "10m", value_parser = deadline)]
+    pub confirm_within: Duration,
+
     /// What every service has.
     #[command(flatten)]
     pub common: CommonArgs,
+}
+
+/// The applications that this service is an edge of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Task {
+    /// Messages: POST /sms.
+    Sms,
+    /// Reviews: POST /predict-sentiment-review and POST /reviews/confirm.
+    Review,
 }
 
 /// The service.
@@ -55,83 +72,15 @@ pub fn router(args: &Args) -> anyhow::Result<Router> {
         args.model_timeout,
     );
     let service = Service::new("app-service", version)?;
-    let guesses = IntCounterVec::new(
-        Opts::new(
-            "sms_guesses_total",
-            "Guesses of users by whether the model agreed.",
-        ),
-        &["agreed", "bucket"],
-    )?;
-    service.registry().register(Box::new(guesses.clone()))?;
-    let model = ModelClient::new(&args.model_service_url, args.model_timeout)?;
-    let routes = Router::new()
-        .route("/", get(page::page))
-        .route("/sms", get(page::page).post(check))
-        .with_state(Arc::new(App { model, guesses }));
-    Ok(service.router(routes, request_timeout))
-}
-
-struct App {
-    model: ModelClient,
-    guesses: IntCounterVec,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Question {
-    sms: Message,
-    guess: Option<Label>,
-}
-
-#[derive(Serialize)]
-struct Answer {
-    classifier: String,
-    result: Label,
-    sms: Message,
-    guess: Option<Label>,
-}
-
-async fn check(
-    State(app): State<Arc<App>>,
-    headers: HeaderMap,
-    service_kit::Json(Question { sms, guess }): service_kit::Json<Question>,
-) -> Response {
-    let reply = app.model.predict(&sms, &headers).await;
-    let mut response = match reply.outcome {
-        Ok(prediction) => {
-            let result = prediction.result;
-            if let Some(guess) = guess {
-                let agreed = if guess == result { "yes" } else { "no" };
-                app.guesses
-                    .with_label_values(&[agreed, bucket(&headers)])
-                    .inc();
-            }
-            let classifier = prediction.classifier;
-            axum::Json(Answer {
-                classifier,
-                result,
-                sms,
-                guess,
-            })
-            .into_response()
-        }
-        Err(problem) => problem.into_response(),
+    let registry = service.registry();
+    let path = match args.task {
+        Task::Sms => "/predict",
+        Task::Review => "/v1/predict",
     };
-    for tier in reply.served_by {
-        response.headers_mut().append(SERVED_BY, tier);
-    }
-    response
-}
-
-/// The user's bucket, for the filter at the gateway to stamp, which it does not do yet: experiments
-/// compare users, and users are told apart by buckets. Anything but 0 to 31 is `none`, so that clients cannot make up labels.
-fn bucket(headers: &HeaderMap) -> &str {
-    headers
-        .get("x-rollout-bucket")
-        .and_then(|value| value.to_str().ok())
-        .filter(|text| {
-            text.parse::<u8>()
-                .is_ok_and(|number| number < 32 && number.to_string() == *text)
-        })
-        .unwrap_or("none")
+    let model = ModelClient::new(registry, &args.model_service_url, path, args.model_timeout)?;
+    let routes = match args.task {
+        Task::Sms => sms::routes(registry, model)?,
+        Task::Review => review::routes(registry, model, args.show_confidence, args.confirm_within)?,
+    };
+    Ok(service.router(routes, request_timeout))
 }

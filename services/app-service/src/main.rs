@@ -1,4 +1,4 @@
-//! The edge tier of the SMS checker.
+//! The edge tier.
 
 use app_service::{Args, router};
 

@@ -1,43 +1,87 @@
 //! Asking the model service.
 
-use std::time::Duration;
+use std::error::Error;
+use std::iter;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
-use reqwest::{Client, Response, Url, redirect};
-use serde::{Deserialize, Serialize};
-use service_kit::{Problem, SERVED_BY, trace_headers};
-use text::{Label, Message};
+use axum::response::{IntoResponse, Response};
+use prometheus::{HistogramOpts, HistogramVec, IntGauge, Registry};
+use reqwest::{Client, Url, redirect};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use service_kit::{Problem, SERVED_BY, request_id, trace_headers};
+
+/// Seconds. An answer takes some milliseconds, the deadline is a few seconds.
+const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
 
 /// A client of the model service.
 pub(crate) struct ModelClient {
     client: Client,
     predict: Url,
     timeout: Duration,
+    duration: HistogramVec,
+    in_progress: IntGauge,
 }
 
 /// What came of a question.
-pub(crate) struct Reply {
-    pub(crate) outcome: Result<Prediction, Problem>,
+pub(crate) struct Reply<A> {
+    outcome: Result<A, Problem>,
     /// Who says so, if it was anybody.
-    pub(crate) served_by: Vec<HeaderValue>,
+    served_by: Vec<HeaderValue>,
 }
 
-/// What the model makes of a message.
-#[derive(Deserialize)]
-pub(crate) struct Prediction {
-    pub(crate) result: Label,
-    pub(crate) classifier: String,
+impl<A> Reply<A> {
+    /// The response to the caller: what `answer` makes of the model's answer, or the problem, and in
+    /// either case the tiers that took part.
+    pub(crate) fn answer(self, answer: impl FnOnce(A) -> Response) -> Response {
+        let mut response = match self.outcome {
+            Ok(prediction) => answer(prediction),
+            Err(problem) => problem.into_response(),
+        };
+        for tier in self.served_by {
+            response.headers_mut().append(SERVED_BY, tier);
+        }
+        response
+    }
 }
 
-#[derive(Serialize)]
-struct Question<'a> {
-    sms: &'a Message,
+/// Why there is no prediction.
+struct Failure {
+    status: StatusCode,
+    /// For the caller.
+    detail: String,
+    /// For the log, where there is more to say.
+    reason: Option<String>,
+}
+
+impl Failure {
+    fn slow(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, detail)
+    }
+
+    fn bad(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, detail)
+    }
+
+    fn new(status: StatusCode, detail: impl Into<String>) -> Self {
+        Self {
+            status,
+            detail: detail.into(),
+            reason: None,
+        }
+    }
 }
 
 impl ModelClient {
-    /// A client that gives up after `timeout`.
-    pub(crate) fn new(service: &str, timeout: Duration) -> anyhow::Result<Self> {
+    /// A client that asks under `path`, gives up after `timeout`, and counts in `registry`.
+    pub(crate) fn new(
+        registry: &Registry,
+        service: &str,
+        path: &str,
+        timeout: Duration,
+    ) -> anyhow::Result<Self> {
         // The value is not shown: it may hold a password.
         const ALLOWED: &str = "MODEL_SERVICE_URL: allowed is http://host:port, without user and \
                                password (the mesh adds TLS)";
@@ -49,76 +93,128 @@ impl ModelClient {
                 && service.password().is_none(),
             ALLOWED
         );
-        let predict = service.join("/predict").context(ALLOWED)?;
+        let predict = service.join(path).context(ALLOWED)?;
         // Proxies from the environment are reqwest's default: HTTP_PROXY puts a sidecar in the way.
         let client = Client::builder()
             .timeout(timeout)
             .redirect(redirect::Policy::none())
             .build()?;
+        let duration = HistogramVec::new(
+            HistogramOpts::new(
+                "prediction_duration_seconds",
+                "Time from the question to the model to its answer, by what became of it.",
+            )
+            .buckets(BUCKETS.to_vec()),
+            &["outcome"],
+        )?;
+        let in_progress = IntGauge::new(
+            "predictions_in_progress",
+            "Questions that the model has not answered yet.",
+        )?;
+        registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(in_progress.clone()))?;
         Ok(Self {
             client,
             predict,
             timeout,
+            duration,
+            in_progress,
         })
     }
 
-    /// Asks what `sms` is, as part of the request that came with `headers`.
-    pub(crate) async fn predict(&self, sms: &Message, headers: &HeaderMap) -> Reply {
-        let answer = self
+    /// Asks a question, as part of the request that came with `headers`.
+    pub(crate) async fn ask<A: DeserializeOwned>(
+        &self,
+        question: &impl Serialize,
+        headers: &HeaderMap,
+    ) -> Reply<A> {
+        let _in_progress = InProgress::begin(&self.in_progress);
+        let start = Instant::now();
+        let mut served_by = Vec::new();
+        let outcome = self.send(question, headers, &mut served_by).await;
+        let label = match &outcome {
+            Ok(_) => "answered",
+            Err(failure) if failure.status == StatusCode::GATEWAY_TIMEOUT => "late",
+            Err(_) => "failed",
+        };
+        self.duration
+            .with_label_values(&[label])
+            .observe(start.elapsed().as_secs_f64());
+        let outcome = outcome.map_err(|failure| {
+            tracing::warn!(
+                detail = failure.detail,
+                reason = failure.reason,
+                request_id = request_id(headers),
+                "no prediction"
+            );
+            Problem::new(failure.status, failure.detail)
+        });
+        Reply { outcome, served_by }
+    }
+
+    async fn send<A: DeserializeOwned>(
+        &self,
+        question: &impl Serialize,
+        headers: &HeaderMap,
+        served_by: &mut Vec<HeaderValue>,
+    ) -> Result<A, Failure> {
+        let request = self
             .client
             .post(self.predict.clone())
             .headers(trace_headers(headers))
-            .json(&Question { sms })
-            .send()
-            .await;
-        match answer {
-            Ok(answer) => Reply {
-                served_by: answer
-                    .headers()
-                    .get_all(SERVED_BY)
-                    .iter()
-                    .cloned()
-                    .collect(),
-                outcome: self.read(answer).await,
-            },
-            Err(error) => Reply {
-                served_by: Vec::new(),
-                outcome: Err(self.explain(&error)),
-            },
-        }
-    }
-
-    async fn read(&self, answer: Response) -> Result<Prediction, Problem> {
+            .json(question);
+        let answer = request.send().await.map_err(|error| self.explain(error))?;
+        served_by.extend(answer.headers().get_all(SERVED_BY).iter().cloned());
         match answer.status() {
-            StatusCode::OK => answer.json().await.map_err(|error| self.explain(&error)),
+            StatusCode::OK => answer.json().await.map_err(|error| self.explain(error)),
             // A sidecar gave up before we did.
-            StatusCode::GATEWAY_TIMEOUT => Err(slow("the model service did not answer in time")),
-            // Even a 4xx is not the caller's fault: the message was checked before it was sent.
-            status => Err(bad(format!(
+            StatusCode::GATEWAY_TIMEOUT => {
+                Err(Failure::slow("the model service did not answer in time"))
+            }
+            // Even a 4xx is not the caller's fault: the text was checked before it was sent.
+            status => Err(Failure::bad(format!(
                 "the model service answered {}",
                 status.as_u16()
             ))),
         }
     }
 
-    fn explain(&self, error: &reqwest::Error) -> Problem {
+    fn explain(&self, error: reqwest::Error) -> Failure {
         if error.is_timeout() {
-            slow(format!(
+            Failure::slow(format!(
                 "the model service did not answer within {:?}",
                 self.timeout
             ))
         } else if error.is_decode() {
-            bad("the model service's answer is not a prediction")
+            // More would quote the answer, and with it perhaps the text.
+            Failure::bad("the model service's answer is not a prediction")
         } else {
-            bad("the model service cannot be reached")
+            let mut failure = Failure::bad("the model service cannot be reached");
+            failure.reason = Some(causes(&error.without_url()));
+            failure
         }
     }
 }
 
-fn slow(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::GATEWAY_TIMEOUT, detail)
+/// An error and what it comes from, down to the operating system's word.
+fn causes(error: &(dyn Error + 'static)) -> String {
+    let all = iter::successors(Some(error), |&error| error.source());
+    let all: Vec<_> = all.map(ToString::to_string).collect();
+    all.join(": ")
 }
 
-fn bad(detail: impl Into<String>) -> Problem {
-    Problem::new(StatusCode::BAD_GATEWAY, detail)
+/// A question under way, also if the caller leaves before the answer.
+struct InProgress<'a>(&'a IntGauge);
+
+impl<'a> InProgress<'a> {
+    fn begin(gauge: &'a IntGauge) -> Self {
+        gauge.inc();
+        Self(gauge)
+    }
+}
+
+impl Drop for InProgress<'_> {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
 }

@@ -1,4 +1,4 @@
-//! The app service as a process, in front of models of every temper.
+//! The app service of the SMS checker as a process, in front of models of every temper.
 
 use std::time::{Duration, Instant};
 
@@ -360,8 +360,84 @@ async fn metrics_count_requests_by_route_and_guesses_by_agreement() {
         r#"sms_guesses_total{agreed="yes",bucket="31",version="canary"} 1"#,
         r#"sms_guesses_total{agreed="no",bucket="7",version="canary"} 1"#,
         r#"sms_guesses_total{agreed="no",bucket="none",version="canary"} 2"#,
+        r#"sms_predictions_total{bucket="31",label="spam",version="canary"} 1"#,
+        r#"sms_predictions_total{bucket="none",label="spam",version="canary"} 2"#,
+        r#"sms_length_characters_bucket{version="canary",le="20"} 4"#,
+        r#"prediction_duration_seconds_count{outcome="answered",version="canary"} 4"#,
+        r#"predictions_in_progress{version="canary"} 0"#,
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
+    }
+}
+
+#[tokio::test]
+async fn metrics_show_questions_that_the_model_has_not_answered() {
+    let app = start(&slow_model(Duration::from_secs(60)).await);
+    let request = client().expect("client").post(format!("{}/sms", app.url));
+    let asking = tokio::spawn(request.json(&json!({ "sms": "hi" })).send());
+    let shows = async |line: &str| {
+        let deadline = Instant::now() + Duration::from_secs(2);
+        loop {
+            let metrics = get(&app, "/metrics").await.text().await.expect("text");
+            if metrics.contains(line) {
+                break;
+            }
+            assert!(Instant::now() < deadline, "{line} is not in\n{metrics}");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    shows(r#"predictions_in_progress{version="canary"} 1"#).await;
+    asking.abort();
+    shows(r#"predictions_in_progress{version="canary"} 0"#).await;
+}
+
+#[tokio::test]
+async fn why_there_is_no_prediction_is_logged_with_the_request_and_without_the_message() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("binds");
+    let down = format!("http://{}", listener.local_addr().expect("address"));
+    drop(listener);
+    let echoing = json!({ "result": "secret", "classifier": "secret" });
+    for (model, detail, reason) in [
+        (
+            down,
+            "the model service cannot be reached",
+            Some("Connection refused"),
+        ),
+        (
+            model(StatusCode::INTERNAL_SERVER_ERROR, json!("secret")).await,
+            "the model service answered 500",
+            None,
+        ),
+        (
+            model(StatusCode::OK, echoing).await,
+            "the model service's answer is not a prediction",
+            None,
+        ),
+    ] {
+        let app = start(&model);
+        let request = client().expect("client").post(format!("{}/sms", app.url));
+        let request = request
+            .header("x-request-id", "42-a")
+            .json(&json!({ "sms": "secret" }));
+        problem(
+            request.send().await.expect("answers"),
+            StatusCode::BAD_GATEWAY,
+        )
+        .await;
+        let log = app.stop().expect("stops");
+        let said = |line: &&Value| line["message"] == "no prediction";
+        let said: Vec<_> = log.iter().filter(said).collect();
+        assert_eq!(said.len(), 1, "{log:?}");
+        assert_eq!(
+            (&said[0]["detail"], &said[0]["request_id"]),
+            (&json!(detail), &json!("42-a"))
+        );
+        let why = said[0]["reason"].as_str();
+        let as_expected = reason.map_or(why.is_none(), |reason| {
+            why.is_some_and(|why| why.contains(reason))
+        });
+        assert!(as_expected, "{why:?}");
+        assert!(!json!(log).to_string().contains("secret"), "{log:?}");
     }
 }
 
@@ -519,6 +595,13 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
         ("MODEL_SERVICE_URL", "http://u:secret@m:x", "without user"),
         ("MODEL_TIMEOUT", "10s", "less than REQUEST_TIMEOUT"),
         ("VERSION", "Canary", "a-z, 0-9 and -"),
+        ("TASK", "translate", "possible values: sms, review"),
+        (
+            "SHOW_CONFIDENCE",
+            "sometimes",
+            "possible values: true, false",
+        ),
+        ("CONFIRM_WITHIN", "0s", "above zero"),
     ] {
         let environment = [("MODEL_SERVICE_URL", "http://model:8081"), (name, value)];
         let output = command(PROGRAM, &environment)
@@ -536,5 +619,12 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
 
 #[test]
 fn help_lists_every_environment_variable_and_no_value() {
-    service_kit::testing::check_help(PROGRAM, &["MODEL_SERVICE_URL", "MODEL_TIMEOUT"]);
+    let own = [
+        "TASK",
+        "MODEL_SERVICE_URL",
+        "MODEL_TIMEOUT",
+        "SHOW_CONFIDENCE",
+        "CONFIRM_WITHIN",
+    ];
+    service_kit::testing::check_help(PROGRAM, &own);
 }

@@ -11,7 +11,12 @@ use std::sync::Mutex;
 
 /// The services. They are built together: one by one, each would compile the
 /// libraries they share with features of its own.
-pub const SERVICES: [&str; 3] = ["app-service", "model-service", "translation-api"];
+pub const SERVICES: [&str; 4] = [
+    "app-frontend",
+    "app-service",
+    "model-service",
+    "translation-api",
+];
 
 /// What the filter is compiled for.
 pub const WASM_TARGET: &str = "wasm32-wasip1";

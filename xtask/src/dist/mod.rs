@@ -40,7 +40,8 @@ const NOBODY: &str = "registry.example";
 const FILTER: &str = "lanekeeper";
 
 /// The services as the Dockerfile makes them: the port, and the models in the image.
-const SERVICES: [(&str, u16, &[&str]); 3] = [
+const SERVICES: [(&str, u16, &[&str]); 4] = [
+    ("app-frontend", 8080, &[]),
     ("app-service", 8080, &[]),
     (
         "model-service",

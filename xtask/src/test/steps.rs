@@ -14,10 +14,10 @@ use crate::machine::{self, works};
 /// The step that is only taken when it is asked for.
 pub(super) const MATRIX: &str = "envoys";
 
-pub(super) const STEPS: [Step; 10] = [
+pub(super) const STEPS: [Step; 11] = [
     Step {
         name: "setup",
-        about: "the Rust targets, Node.js, pip and Redis",
+        about: "the Rust targets, Node.js, pip, Redis and Chromium",
         run: setup,
     },
     Step {
@@ -41,6 +41,11 @@ pub(super) const STEPS: [Step; 10] = [
         run: test,
     },
     Step {
+        name: "browser",
+        about: "sentiment review in a real browser",
+        run: browser,
+    },
+    Step {
         name: "mesh",
         about: "the promises and the manifests in a mesh, with Istio's own control plane",
         run: mesh,
@@ -57,7 +62,7 @@ pub(super) const STEPS: [Step; 10] = [
     },
     Step {
         name: "demo",
-        about: "a short demo, in which every user must keep the version",
+        about: "a short demo of each application, in which every user must keep the version",
         run: demo,
     },
     Step {
@@ -76,6 +81,9 @@ fn setup() -> Result<Outcome> {
         ("node", &["--version"][..], "nodejs"),
         ("python3", &["-m", "pip", "--version"][..], "python3-pip"),
         ("redis-server", &["--version"][..], "redis-server"),
+        // The browser has the driver's version: Debian makes both from one source.
+        ("chromium", &["--version"][..], "chromium"),
+        ("chromedriver", &["--version"][..], "chromium-driver"),
     ] {
         let install = || machine::install(&[package], |_, command| say_and_run(command));
         let there = works(program, args) || (install().is_ok() && works(program, args));
@@ -142,6 +150,21 @@ fn test() -> Result<Outcome> {
         "--workspace",
         "--locked",
         "--no-fail-fast",
+    ]))
+}
+
+/// Screenshots go to `target/screenshots`.
+fn browser() -> Result<Outcome> {
+    for program in ["chromium", "chromedriver"] {
+        if !works(program, &["--version"]) {
+            return skip(format!("there is no {program}"));
+        }
+    }
+    passes(cargo(&[
+        "test",
+        "--package=promises",
+        "--test=browser",
+        "--locked",
     ]))
 }
 
@@ -244,19 +267,24 @@ fn envoys() -> Result<Outcome> {
 }
 
 fn demo() -> Result<Outcome> {
-    // Through cargo: this program may have been built anew since it was started.
-    let mut demo = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
-    demo.args([
-        "demo",
-        "--for",
-        "20s",
-        "--quiet",
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-    ]);
-    passes(demo)
+    for app in ["sms-checker", "sentiment"] {
+        // Through cargo: this program may have been built anew since it was started.
+        let mut demo = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
+        demo.args([
+            "demo",
+            "--app",
+            app,
+            "--for",
+            "20s",
+            "--quiet",
+            "--port",
+            "0",
+            "--admin-port",
+            "0",
+        ]);
+        say_and_run(&mut demo)?;
+    }
+    Ok(Outcome::Passed)
 }
 
 fn cutover() -> Result<Outcome> {

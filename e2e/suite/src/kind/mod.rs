@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use harness::build;
 use harness::http::{Request, Response};
 use harness::process::Process;
@@ -21,14 +21,14 @@ pub(crate) use kubectl::Kubectl;
 use crate::cluster::{Changes, Cluster, Pod, relative};
 
 /// Of the applications.
-pub(crate) const APPLICATION: &str = "sms-checker";
+pub(crate) const APPLICATIONS: [&str; 2] = ["sms-checker", "sentiment"];
 /// Of Istio, its ingress gateway included.
 pub(crate) const SYSTEM: &str = "istio-system";
 pub(crate) const GATEWAY: &str = "istio-ingressgateway";
 
 /// The images of the services that the manifests name, and how they are called where `Setup::images`
 /// says.
-const IMAGES: [&str; 2] = ["app-service", "model-service"];
+const IMAGES: [&str; 3] = ["app-frontend", "app-service", "model-service"];
 
 /// Pods have to be scheduled, images unpacked and probes passed, on machines of two cores too.
 const START_TIMEOUT: Duration = Duration::from_secs(240);
@@ -143,7 +143,7 @@ impl Kind {
 
     fn unfinished(&self) -> Result<Vec<String>> {
         let mut unfinished = Vec::new();
-        for namespace in [APPLICATION, SYSTEM] {
+        for namespace in APPLICATIONS.into_iter().chain([SYSTEM]) {
             let deployments = self
                 .kubectl
                 .json(&["get", "deployments", "-n", namespace])?;
@@ -176,7 +176,7 @@ impl Kind {
             "exec",
             "--stdin",
             "-n",
-            namespace(pod),
+            &pod.namespace,
             &pod.name,
             "-c",
             container,
@@ -208,7 +208,7 @@ impl Kind {
     /// Adds a container to a pod that is not the sidecar, so that iptables leads what it sends through
     /// the sidecar as it does with the application, whose image has no programs to call with.
     fn add_caller(&self, pod: &Pod) -> Result<()> {
-        let place = ["-n", namespace(pod), &pod.name];
+        let place = ["-n", &pod.namespace, &pod.name];
         let there = |json: &Value| {
             let added = json["status"]["ephemeralContainerStatuses"].as_array();
             let mut added = added.into_iter().flatten();
@@ -246,7 +246,7 @@ impl Kind {
     /// A pod as the cluster describes it.
     pub(crate) fn describe(&self, pod: &Pod) -> Result<Value> {
         self.kubectl
-            .json(&["get", "pod", "-n", namespace(pod), &pod.name])
+            .json(&["get", "pod", "-n", &pod.namespace, &pod.name])
     }
 
     fn write_overlay(&self, changes: &Changes) -> Result<PathBuf> {
@@ -415,18 +415,14 @@ impl Cluster for Kind {
         Ok(())
     }
 
-    fn kill(&mut self, deployment: &str) -> Result<()> {
+    fn kill(&mut self, pod: &Pod) -> Result<()> {
         let pods = self.pods();
-        let pods = pods.iter().filter(|pod| pod.deployment == deployment);
-        let pods: Vec<_> = pods.collect();
-        let Some(first) = pods.first() else {
-            bail!("{deployment} has no pods");
-        };
+        let pods: Vec<_> = pods.iter().filter(|other| other.is_beside(pod)).collect();
         // Or the ReplicaSet would have a new one at once.
-        self.scale(namespace(first), deployment, 0)?;
+        self.scale(&pod.namespace, &pod.deployment, 0)?;
         let names = pods.iter().map(|pod| pod.name.as_str());
         let now = ["delete", "pod", "--force", "--grace-period=0"];
-        let now = now.into_iter().chain(["-n", namespace(first)]);
+        let now = now.into_iter().chain(["-n", &pod.namespace]);
         let words: Vec<_> = now.chain(["--ignore-not-found"]).chain(names).collect();
         self.kubectl.run(&words).map(drop)
     }
@@ -441,13 +437,15 @@ fn running(pod: &Value) -> Option<Pod> {
         .iter()
         .any(|condition| condition["type"] == "Ready" && condition["status"] == "True");
     let app = label("app");
-    let ours = metadata["namespace"] == APPLICATION || app == GATEWAY;
+    let namespace = text(&metadata["namespace"]);
+    let ours = APPLICATIONS.contains(&namespace) || app == GATEWAY;
     if !ours || !ready || !metadata["deletionTimestamp"].is_null() {
         return None;
     }
     let set = text(&metadata["ownerReferences"][0]["name"]);
     Some(Pod {
         name: text(&metadata["name"]).to_owned(),
+        namespace: namespace.to_owned(),
         deployment: set.rsplit_once('-')?.0.to_owned(),
         app,
         version: label("version"),
@@ -462,14 +460,6 @@ pub(crate) fn proxy(pod: &Value) -> Result<&Value> {
     containers
         .find(|container| container["name"] == "istio-proxy")
         .with_context(|| format!("{} has no sidecar", pod["metadata"]["name"]))
-}
-
-fn namespace(pod: &Pod) -> &'static str {
-    if pod.app == GATEWAY {
-        SYSTEM
-    } else {
-        APPLICATION
-    }
 }
 
 /// Where the application of a pod listens.

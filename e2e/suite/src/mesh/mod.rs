@@ -243,7 +243,11 @@ impl Mesh {
 
     /// Starts the pods that are to run and are not, or are not as they should be, and ends those that
     /// are to run no longer.
-    fn reconcile(&mut self, specs: Vec<PodSpec>) -> Result<()> {
+    fn reconcile(&mut self, mut specs: Vec<PodSpec>) -> Result<()> {
+        // As istioctl calls them: applications have pods of the same name, each in its namespace.
+        for spec in &mut specs {
+            spec.name = format!("{}.{}", spec.name, spec.namespace);
+        }
         self.pods.retain(|name, pod| {
             let wanted = specs
                 .iter()
@@ -416,6 +420,7 @@ impl Cluster for Mesh {
             let label = |name| pod.spec.labels.get(name).cloned().unwrap_or_default();
             Pod {
                 name: pod.spec.name.clone(),
+                namespace: pod.spec.namespace.clone(),
                 deployment: pod.spec.deployment.clone(),
                 app: label("app"),
                 version: label("version"),
@@ -465,9 +470,9 @@ impl Cluster for Mesh {
         Ok(())
     }
 
-    fn kill(&mut self, deployment: &str) -> Result<()> {
+    fn kill(&mut self, pod: &Pod) -> Result<()> {
         let pods = self.pods().into_iter();
-        let mut pods = pods.filter(|pod| pod.deployment == deployment);
+        let mut pods = pods.filter(|other| other.is_beside(pod));
         pods.try_for_each(|pod| self.signal(&pod, Part::All, "KILL"))
     }
 }

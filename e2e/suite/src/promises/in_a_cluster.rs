@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::rollout::report;
 use crate::cluster::{Changes, Cluster, Pod};
-use crate::kind::{APPLICATION, GATEWAY, Kind, SYSTEM, items, text};
+use crate::kind::{APPLICATIONS, GATEWAY, Kind, SYSTEM, items, text};
 use crate::traffic::{
     Connection, Visitor, gateway_pod, pods_of, predict, sms, stay, under_load, version, visitors,
     wait_for,
@@ -20,7 +20,10 @@ use crate::traffic::{
 /// Pods start and end, on machines of two cores too.
 const IN_TIME: Duration = Duration::from_secs(180);
 
-/// The Deployments of the application, but for the shadow.
+/// The application that the traffic is for.
+const SMS_CHECKER: &str = "sms-checker";
+
+/// Its Deployments, but for the shadow.
 const TIERS: [&str; 2] = ["app-service", "model-service"];
 
 pub(crate) fn injection(kind: &mut Kind) -> Result<Vec<String>> {
@@ -50,15 +53,20 @@ pub(crate) fn injection(kind: &mut Kind) -> Result<Vec<String>> {
             .or_default() += 1;
         facts.push(pod.name.clone());
     }
+    let expected: u64 = available(kind)?
+        .iter()
+        .filter(|(name, _)| !name.starts_with(SYSTEM))
+        .map(|(_, count)| count)
+        .sum();
     ensure!(
-        facts.len() == 9,
-        "{} pods: {}",
+        facts.len() as u64 == expected,
+        "{} of {expected} pods: {}",
         facts.len(),
         facts.join(", ")
     );
     let nodes = nodes.iter().map(|(node, pods)| format!("{pods} on {node}"));
     Ok(vec![
-        "9 pods: each has a sidecar, which started before the service".to_owned(),
+        format!("{expected} pods: each has a sidecar, which started before the service"),
         nodes.collect::<Vec<_>>().join(", "),
     ])
 }
@@ -160,7 +168,7 @@ pub(crate) fn restart(kind: &mut Kind) -> Result<Vec<String>> {
     let (time, load) = under_load(&gateway, &users, || {
         let start = Instant::now();
         let deployments = TIERS.map(|tier| format!("deployment/{tier}-canary"));
-        let words = ["rollout", "restart", "-n", APPLICATION];
+        let words = ["rollout", "restart", "-n", SMS_CHECKER];
         let words = [&words, &deployments.each_ref().map(String::as_str)[..]].concat();
         kind.kubectl.run(&words)?;
         kind.wait_for_rollouts()?;
@@ -179,7 +187,9 @@ pub(crate) fn deletion(kind: &mut Kind) -> Result<Vec<String>> {
     let users = visitors(&gateway, 100)?;
     let one_of = |kind: &Kind, deployment: &str| {
         let pods = kind.pods();
-        let mut pods = pods.into_iter().filter(|pod| pod.deployment == deployment);
+        let mut pods = pods
+            .into_iter()
+            .filter(|pod| pod.namespace == SMS_CHECKER && pod.deployment == deployment);
         pods.next().map(|pod| pod.name).context("no pod")
     };
     let delete = |kind: &Kind, version: &str| -> Result<Duration> {
@@ -189,7 +199,7 @@ pub(crate) fn deletion(kind: &mut Kind) -> Result<Vec<String>> {
             names.push(one_of(kind, &format!("{tier}-{version}"))?);
         }
         let pods = names.iter().map(String::as_str);
-        let words = ["delete", "pod", "--wait=false", "-n", APPLICATION].into_iter();
+        let words = ["delete", "pod", "--wait=false", "-n", SMS_CHECKER].into_iter();
         kind.kubectl.run(&words.chain(pods).collect::<Vec<_>>())?;
         gone(kind, &names)?;
         kind.wait_for_rollouts()?;
@@ -340,7 +350,7 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
     kind.kubectl.run(&["uncordon", node])?;
     let (time, load) = drained?;
     for tier in TIERS {
-        let least = least.get(&format!("{tier}-stable")).copied();
+        let least = least.get(&format!("{SMS_CHECKER}/{tier}-stable")).copied();
         ensure!(
             least >= Some(2),
             "{tier}: {least:?} stable pods were available at one time, the budget is one less than 3"
@@ -359,7 +369,7 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
 /// The pods of a version.
 fn names(kind: &Kind, version: &str) -> Vec<String> {
     let pods = kind.pods().into_iter();
-    pods.filter(|pod| pod.version == version)
+    pods.filter(|pod| pod.namespace == SMS_CHECKER && pod.version == version)
         .map(|pod| pod.name)
         .collect()
 }
@@ -367,7 +377,7 @@ fn names(kind: &Kind, version: &str) -> Vec<String> {
 /// Waits until pods are no more.
 fn gone(kind: &Kind, names: &[String]) -> Result<()> {
     wait_for(IN_TIME, "old pods are gone", || {
-        let pods = kind.kubectl.json(&["get", "pods", "-n", APPLICATION])?;
+        let pods = kind.kubectl.json(&["get", "pods", "-n", SMS_CHECKER])?;
         let mut left = items(&pods).map(|pod| text(&pod["metadata"]["name"]));
         Ok(!left.any(|pod| names.iter().any(|name| name == pod)))
     })
@@ -377,14 +387,17 @@ fn gone(kind: &Kind, names: &[String]) -> Result<()> {
 /// How many pods of each Deployment serve.
 fn available(kind: &Kind) -> Result<BTreeMap<String, u64>> {
     let mut counts = BTreeMap::new();
-    for namespace in [APPLICATION, SYSTEM] {
+    for namespace in APPLICATIONS.into_iter().chain([SYSTEM]) {
         let deployments = kind
             .kubectl
             .json(&["get", "deployments", "-n", namespace])?;
         for deployment in items(&deployments) {
             let count: &Value = &deployment["status"]["availableReplicas"];
-            let name = text(&deployment["metadata"]["name"]).to_owned();
-            counts.insert(name, count.as_u64().unwrap_or_default());
+            let name = text(&deployment["metadata"]["name"]);
+            counts.insert(
+                format!("{namespace}/{name}"),
+                count.as_u64().unwrap_or_default(),
+            );
         }
     }
     Ok(counts)

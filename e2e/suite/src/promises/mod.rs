@@ -3,6 +3,7 @@
 mod faults;
 mod headers;
 mod in_a_cluster;
+mod pages;
 mod pods;
 mod pushes;
 mod rollout;
@@ -67,7 +68,7 @@ impl Keep {
     }
 }
 
-pub(crate) const PROMISES: [Promise; 23] = [
+pub(crate) const PROMISES: [Promise; 24] = [
     Promise {
         name: "manifests",
         about: "no message about the manifests",
@@ -92,6 +93,11 @@ pub(crate) const PROMISES: [Promise; 23] = [
         name: "users",
         about: "300 users with 10 requests each: nobody flips, the tiers agree",
         keep: Keep::Everywhere(users::keep),
+    },
+    Promise {
+        name: "pages",
+        about: "a page calls the API of another host, and both are of one version",
+        keep: Keep::Everywhere(pages::keep),
     },
     Promise {
         name: "shadow",

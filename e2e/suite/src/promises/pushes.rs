@@ -38,7 +38,7 @@ pub(crate) fn bad_policy(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     ensure!(version(&newcomer)? == "stable", "a made-up version passes");
 
     // One that never had a good policy.
-    cluster.kill(&pod.deployment)?;
+    cluster.kill(&pod)?;
     cluster.apply(&changes)?;
     wait_for(IN_TIME, "the new gateway answers", || {
         Ok(send(&gateway, &sms()).is_ok_and(|response| response.status == 200))

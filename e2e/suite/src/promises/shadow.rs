@@ -83,7 +83,7 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     );
 
     let visitors = visitors(&gateway, 100)?;
-    cluster.kill("model-shadow")?;
+    cluster.kill(&shadow)?;
     stay(&gateway, &visitors, 5)?;
     Ok(vec![
         format!(

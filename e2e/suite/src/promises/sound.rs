@@ -74,7 +74,12 @@ pub(crate) fn envoys(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
             // Inbound and outbound.
             _ => ("sidecar", 2),
         };
-        let file = format!("wasm-plugins/policies/sms-checker-{role}.yaml");
+        // One policy has the rollouts of all applications behind the gateway.
+        let application = match role {
+            "gateway" => "sms-checker",
+            _ => &pod.namespace,
+        };
+        let file = format!("wasm-plugins/policies/{application}-{role}.yaml");
         let policy = read_document(&harness::build::workspace().join(&file))?;
         let arrived = policies(&dump);
         ensure!(
