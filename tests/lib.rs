@@ -9,7 +9,7 @@ use harness::http::{self, Request, Response};
 use harness::plugin::{Environment, Plugin as PluginFile, Verdict};
 use harness::process::Process;
 use harness::template;
-use harness::topology::{Parts, Topology};
+use harness::topology::{App, Parts, Topology};
 use harness::upstream::{Echo, Upstream};
 use harness::wasm_host::{Module, Plugin, PluginOptions, Vm, VmOptions, World};
 use lanekeeper_policy::Policy;
@@ -284,14 +284,13 @@ pub fn request(headers: &[(&str, &str)]) -> harness::wasm_host::Headers {
     pseudo.iter().chain(headers).copied().collect()
 }
 
-/// The SMS checker behind Lanekeeper, as `cargo xtask demo` runs it, with the policies of
-/// `wasm-plugins/`.
-pub struct SmsChecker {
+/// An application behind Lanekeeper, as `cargo xtask demo` runs it.
+struct Application {
     topology: Topology,
     dir: PathBuf,
 }
 
-impl Drop for SmsChecker {
+impl Drop for Application {
     fn drop(&mut self) {
         // The logs of a failure stay.
         if !std::thread::panicking() {
@@ -300,23 +299,21 @@ impl Drop for SmsChecker {
     }
 }
 
-impl SmsChecker {
-    /// Starts everything.
-    pub fn start() -> Self {
-        let dir = Process::scratch_dir("sms-checker").expect("a directory");
+impl Application {
+    /// Starts everything, with these policies at the gateway and in the sidecars.
+    fn start(name: &str, app: App, gateway: &Value, sidecar: &Value) -> Self {
+        let dir = Process::scratch_dir(name).expect("a directory");
         let filter = harness::build::filter_wasm().expect("the filter");
-        let [gateway, sidecar] = ["gateway", "sidecar"].map(|role| {
-            let file = format!("wasm-plugins/policies/sms-checker-{role}.yaml");
-            let file = harness::build::workspace().join(file);
-            let (policy, _) = lanekeeper_cli::load(&file, &|_| None).expect("a policy");
-            let plugin = PluginFile::new(role, &dir, &filter);
-            plugin
-                .push(&policy.to_string(), &Environment::default())
-                .expect("a file");
-            plugin
-        });
-        let service = |name| harness::build::service_binary(name).expect("a service");
+        let [gateway, sidecar] =
+            [("gateway", gateway), ("sidecar", sidecar)].map(|(role, policy)| {
+                let plugin = PluginFile::new(role, &dir, &filter);
+                plugin
+                    .push(&policy.to_string(), &Environment::default())
+                    .expect("a file");
+                plugin
+            });
         let parts = Parts {
+            app,
             envoy: binary(),
             app_service: service("app-service"),
             model_service: service("model-service"),
@@ -329,15 +326,46 @@ impl SmsChecker {
         }
     }
 
+    fn gateway(&self) -> String {
+        self.topology.gateway().expect("a listener")
+    }
+}
+
+fn service(name: &str) -> PathBuf {
+    harness::build::service_binary(name).expect("a service")
+}
+
+/// A policy of `wasm-plugins/`.
+fn policy_of_repository(name: &str) -> Value {
+    let file = format!("wasm-plugins/policies/{name}.yaml");
+    let file = harness::build::workspace().join(file);
+    lanekeeper_cli::load(&file, &|_| None).expect("a policy").0
+}
+
+/// The SMS checker behind Lanekeeper, with the policies of `wasm-plugins/`.
+pub struct SmsChecker(Application);
+
+impl SmsChecker {
+    /// Starts everything.
+    pub fn start() -> Self {
+        let [gateway, sidecar] = ["sms-checker-gateway", "sms-checker-sidecar"];
+        Self(Application::start(
+            "sms-checker",
+            App::SmsChecker,
+            &policy_of_repository(gateway),
+            &policy_of_repository(sidecar),
+        ))
+    }
+
     /// `127.0.0.1:port` of the gateway.
     pub fn gateway(&self) -> String {
-        self.topology.gateway().expect("a listener")
+        self.0.gateway()
     }
 
     /// `127.0.0.1:port` of the inbound listener of a version's sidecar.
     pub fn sidecar(&self, version: &str) -> String {
         let index = usize::from(version == "canary");
-        self.topology.sidecars()[index]
+        self.0.topology.sidecars()[index]
             .address("inbound")
             .expect("a listener")
     }
@@ -345,7 +373,7 @@ impl SmsChecker {
     /// Requests that reached a sidecar of another version than they were meant for.
     pub fn mismatches(&self) -> u64 {
         let pairs = [("stable", "canary"), ("canary", "stable")];
-        let sidecars = self.topology.sidecars().iter();
+        let sidecars = self.0.topology.sidecars().iter();
         sidecars
             .flat_map(|envoy| {
                 pairs.map(|(expected, actual)| {
@@ -354,5 +382,47 @@ impl SmsChecker {
                 })
             })
             .sum()
+    }
+}
+
+/// Sentiment review behind Lanekeeper: a page, and the API that it calls under another host.
+pub struct Sentiment(Application);
+
+impl Sentiment {
+    /// The host of the page.
+    pub const PAGE: &str = "app-frontend.k8s.local";
+    /// The host of the API.
+    pub const API: &str = "app-service.k8s.local";
+
+    /// Starts everything, with some fields of the gateway's policy in `wasm-plugins/` changed.
+    pub fn start(change: impl FnOnce(&mut Value)) -> Self {
+        let mut gateway = policy_of_repository("sms-checker-gateway");
+        change(&mut gateway);
+        let sidecar = policy_of_repository("sentiment-sidecar");
+        let app = App::Sentiment {
+            frontend: service("app-frontend"),
+            api_url: format!("http://{}", Self::API),
+        };
+        Self(Application::start("sentiment", app, &gateway, &sidecar))
+    }
+
+    /// `127.0.0.1:port` of the gateway.
+    pub fn gateway(&self) -> String {
+        self.0.gateway()
+    }
+
+    /// The sum of the app-service's series `name`, in a version, that have all of these labels.
+    pub fn counted(&self, version: &str, name: &str, labels: &[&str]) -> u64 {
+        let apps = self.0.topology.apps();
+        let address = &apps[usize::from(version == "canary")];
+        let metrics = http::get(&format!("http://{address}/metrics")).expect("metrics");
+        let metrics = metrics.text();
+        let series = metrics.lines().filter_map(|line| {
+            let (series, value) = line.rsplit_once(' ')?;
+            let found = series.strip_prefix(name)?.strip_prefix('{')?;
+            let all = labels.iter().all(|label| found.contains(label));
+            all.then(|| value.parse::<u64>().expect("a number"))
+        });
+        series.sum()
     }
 }

@@ -6,7 +6,7 @@ use lanekeeper_cli::{Image, Role, WasmPlugin};
 use serde_json::Value;
 
 /// Manifest, policy, role, namespace where it is not the role's.
-const PLUGINS: [(&str, &str, Role, Option<&str>); 4] = [
+const PLUGINS: [(&str, &str, Role, Option<&str>); 7] = [
     (
         "sms-checker-gateway.yaml",
         "sms-checker-gateway.yaml",
@@ -30,6 +30,24 @@ const PLUGINS: [(&str, &str, Role, Option<&str>); 4] = [
         "sms-checker-shadow.yaml",
         Role::Shadow,
         Some("sms-checker"),
+    ),
+    (
+        "sentiment-outbound.yaml",
+        "sentiment-sidecar.yaml",
+        Role::Outbound,
+        Some("sentiment"),
+    ),
+    (
+        "sentiment-inbound.yaml",
+        "sentiment-sidecar.yaml",
+        Role::Inbound,
+        Some("sentiment"),
+    ),
+    (
+        "sentiment-shadow.yaml",
+        "sentiment-shadow.yaml",
+        Role::Shadow,
+        Some("sentiment"),
     ),
 ];
 

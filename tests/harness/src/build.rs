@@ -11,7 +11,7 @@ use std::sync::Mutex;
 
 /// The services. They are built together: one by one, each would compile the
 /// libraries they share with features of its own.
-pub const SERVICES: [&str; 2] = ["app-service", "model-service"];
+pub const SERVICES: [&str; 3] = ["app-service", "app-frontend", "model-service"];
 
 /// What the filter is compiled for.
 pub const WASM_TARGET: &str = "wasm32-wasip1";
@@ -47,7 +47,7 @@ pub fn service_binary(name: &str) -> Result<PathBuf> {
 }
 
 /// The services and `lanekeeper`, linked statically for images FROM scratch, built if not fresh.
-pub fn static_binaries() -> Result<[PathBuf; 3]> {
+pub fn static_binaries() -> Result<Vec<PathBuf>> {
     let target = format!("{}-unknown-linux-musl", std::env::consts::ARCH);
     ensure_target(&target)?;
     let mut command = cargo_build();
@@ -58,7 +58,8 @@ pub fn static_binaries() -> Result<[PathBuf; 3]> {
     }
     process::run(&mut command, "Building static binaries")?;
     let dir = target_dir().join(target).join("release");
-    Ok([SERVICES[0], SERVICES[1], "lanekeeper"].map(|name| dir.join(name)))
+    let names = SERVICES.into_iter().chain(["lanekeeper"]);
+    Ok(names.map(|name| dir.join(name)).collect())
 }
 
 /// The cargo command of [`filter_wasm`], for those who want to see its output.

@@ -1,5 +1,5 @@
-//! The SMS checker behind Lanekeeper, and the same behind plain Envoy: everything that the demo runs,
-//! on the loopback address.
+//! An application behind Lanekeeper, and the same behind plain Envoy: everything that the demo runs, on
+//! the loopback address.
 //!
 //! ```text
 //! gateway ── sidecar stable ── app stable ── sidecar stable ── model stable
@@ -8,6 +8,8 @@
 //!
 //! plain gateway ── app stable, app canary ── plain ── model stable, model canary
 //! ```
+//!
+//! Sentiment review has its pages besides: either gateway ── page stable, page canary.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -27,9 +29,25 @@ const HOST: &str = "127.0.0.1";
 pub const VERSIONS: [&str; 2] = ["stable", "canary"];
 const START_TIMEOUT: Duration = Duration::from_secs(20);
 
+/// Which application is to be run.
+#[derive(Debug)]
+pub enum App {
+    /// Messages: the app-service has the page.
+    SmsChecker,
+    /// Reviews: the page is a tier of its own, and calls the app-service under another host.
+    Sentiment {
+        /// The app-frontend.
+        frontend: PathBuf,
+        /// Where browsers reach the app-service.
+        api_url: String,
+    },
+}
+
 /// What is to be run.
 #[derive(Debug)]
 pub struct Parts {
+    /// The application.
+    pub app: App,
     /// Envoy.
     pub envoy: PathBuf,
     /// The app-service.
@@ -47,6 +65,7 @@ pub struct Topology {
     plain: Envoy,
     sidecars: Vec<Envoy>,
     services: Vec<Process>,
+    app_ports: [u16; 2],
 }
 
 impl Topology {
@@ -60,19 +79,26 @@ impl Topology {
         sidecar_plugin: &Path,
     ) -> Result<Self> {
         // Services and Envoys name each other's ports, so these must be known before.
-        let [a, b, c, d, e, f, g, h, shadow_port, plain_model_port] =
+        let [a, b, c, d, e, f, g, h, i, j, shadow_port, plain_model_port] =
             free_ports(&[port, admin_port])?;
         let (model_ports, outbound_ports) = ([a, b], [c, d]);
         let (app_ports, plain_app_ports) = ([e, f], [g, h]);
+        let page_ports = [i, j];
 
         let mut services = Vec::new();
         for (version, port) in VERSIONS.into_iter().zip(model_ports) {
             services.push(parts.model_service(version, port, &[])?);
         }
         // What is tried out, beside the model that most users have.
-        let champion = model_file("stable");
+        let champion = parts.model_file("stable");
         let settings = [("CHAMPION_FILE", champion.as_str())];
         services.push(parts.model_service("shadow", shadow_port, &settings)?);
+        if let App::Sentiment { frontend, api_url } = &parts.app {
+            let settings = [("API_URL", api_url.as_str())];
+            for (version, port) in VERSIONS.into_iter().zip(page_ports) {
+                services.push(parts.service(frontend, "page", version, port, &settings)?);
+            }
+        }
         let mut sidecars = Vec::new();
         for (index, version) in VERSIONS.into_iter().enumerate() {
             let (app_port, outbound_port) = (app_ports[index], outbound_ports[index]);
@@ -90,35 +116,25 @@ impl Topology {
                 // The name that the model has in a cluster; the sidecar knows where it is.
                 ("MODEL_SERVICE_URL", "http://model-service:8081"),
             ];
-            services.push(parts.service(
-                &parts.app_service,
-                "app",
-                version,
-                app_port,
-                &settings,
-            )?);
+            services.push(parts.app_service("app", version, app_port, &settings)?);
 
             let model = format!("http://{HOST}:{plain_model_port}");
             let settings = [("MODEL_SERVICE_URL", model.as_str())];
             let port = plain_app_ports[index];
-            services.push(parts.service(
-                &parts.app_service,
-                "plain-app",
-                version,
-                port,
-                &settings,
-            )?);
+            services.push(parts.app_service("plain-app", version, port, &settings)?);
         }
 
         let inbound = |sidecar: &Envoy| sidecar.port("inbound");
         let sidecar_ports = [inbound(&sidecars[0])?, inbound(&sidecars[1])?];
-        let gateway = parts.gateway(port, admin_port, gateway_plugin, sidecar_ports)?;
-        let plain = parts.plain(plain_app_ports, plain_model_port, model_ports)?;
+        let pages = parts.pages(page_ports);
+        let gateway = parts.gateway(port, admin_port, gateway_plugin, sidecar_ports, &pages)?;
+        let plain = parts.plain(plain_app_ports, plain_model_port, model_ports, &pages)?;
         Ok(Self {
             gateway,
             plain,
             sidecars,
             services,
+            app_ports,
         })
     }
 
@@ -135,6 +151,11 @@ impl Topology {
     /// The sidecars of the app-service: stable's and canary's.
     pub fn sidecars(&self) -> &[Envoy] {
         &self.sidecars
+    }
+
+    /// Where the app-services themselves listen, behind their sidecars: stable's and canary's.
+    pub fn apps(&self) -> [String; 2] {
+        self.app_ports.map(|port| format!("{HOST}:{port}"))
     }
 
     /// The admin API of the gateway.
@@ -166,13 +187,39 @@ impl Topology {
     }
 }
 
-/// The artefact of a model of the SMS checker.
-fn model_file(version: &str) -> String {
-    let file = format!("services/model-service/models/sms-{version}.json");
-    build::workspace().join(file).display().to_string()
-}
-
 impl Parts {
+    /// The artefact of a model.
+    fn model_file(&self, version: &str) -> String {
+        let task = match self.app {
+            App::SmsChecker => "sms",
+            App::Sentiment { .. } => "review",
+        };
+        let file = format!("services/model-service/models/{task}-{version}.json");
+        build::workspace().join(file).display().to_string()
+    }
+
+    /// The bootstrap of one of the gateways, which each application has its own of.
+    fn gateway_bootstrap(&self, name: &str, values: &[(&str, &str)]) -> Result<String> {
+        match self.app {
+            App::SmsChecker => template::file(&format!("{name}.yaml"), values),
+            App::Sentiment { .. } => template::file(&format!("sentiment-{name}.yaml"), values),
+        }
+    }
+
+    /// Where the gateways find the pages, for their bootstraps; nothing where there are none.
+    fn pages(&self, ports: [u16; 2]) -> Vec<(&'static str, String)> {
+        if matches!(self.app, App::SmsChecker) {
+            return Vec::new();
+        }
+        let [stable, canary] = ports.map(|port| port.to_string());
+        vec![
+            ("FRONTEND_STABLE_HOST", HOST.to_owned()),
+            ("FRONTEND_STABLE_PORT", stable),
+            ("FRONTEND_CANARY_HOST", HOST.to_owned()),
+            ("FRONTEND_CANARY_PORT", canary),
+        ]
+    }
+
     /// A directory for one process.
     fn dir_of(&self, process: &str) -> Result<PathBuf> {
         let dir = self.dir.join(process);
@@ -186,9 +233,25 @@ impl Parts {
         port: u16,
         settings: &[(&str, &str)],
     ) -> Result<Process> {
-        let model = model_file(version);
+        let model = self.model_file(version);
         let settings = [&[("MODEL_FILE", model.as_str())], settings].concat();
         self.service(&self.model_service, "model", version, port, &settings)
+    }
+
+    fn app_service(
+        &self,
+        name: &str,
+        version: &str,
+        port: u16,
+        settings: &[(&str, &str)],
+    ) -> Result<Process> {
+        let task: &[_] = match (&self.app, version) {
+            (App::SmsChecker, _) => &[],
+            (App::Sentiment { .. }, "canary") => &[("TASK", "review"), ("SHOW_CONFIDENCE", "true")],
+            (App::Sentiment { .. }, _) => &[("TASK", "review")],
+        };
+        let settings = [task, settings].concat();
+        self.service(&self.app_service, name, version, port, &settings)
     }
 
     fn service(
@@ -224,20 +287,21 @@ impl Parts {
         admin_port: u16,
         plugin: &Path,
         sidecars: [u16; 2],
+        pages: &[(&'static str, String)],
     ) -> Result<Envoy> {
         let [stable, canary] = sidecars.map(|port| port.to_string());
-        let bootstrap = template::file(
-            "gateway.yaml",
-            &[
-                ("LISTEN_HOST", HOST),
-                ("GATEWAY_PORT", &port.to_string()),
-                ("PLUGIN_FILE", &plugin.display().to_string()),
-                ("APP_STABLE_HOST", HOST),
-                ("APP_STABLE_PORT", &stable),
-                ("APP_CANARY_HOST", HOST),
-                ("APP_CANARY_PORT", &canary),
-            ],
-        )?;
+        let (port, plugin) = (port.to_string(), plugin.display().to_string());
+        let mut values = vec![
+            ("LISTEN_HOST", HOST),
+            ("GATEWAY_PORT", port.as_str()),
+            ("PLUGIN_FILE", plugin.as_str()),
+            ("APP_STABLE_HOST", HOST),
+            ("APP_STABLE_PORT", &stable),
+            ("APP_CANARY_HOST", HOST),
+            ("APP_CANARY_PORT", &canary),
+        ];
+        values.extend(pages.iter().map(|(name, value)| (*name, value.as_str())));
+        let bootstrap = self.gateway_bootstrap("gateway", &values)?;
         self.envoy("gateway", bootstrap, admin_port)
     }
 
@@ -272,25 +336,31 @@ impl Parts {
         self.envoy(&format!("sidecar-{version}"), bootstrap, 0)
     }
 
-    fn plain(&self, apps: [u16; 2], model_port: u16, models: [u16; 2]) -> Result<Envoy> {
+    fn plain(
+        &self,
+        apps: [u16; 2],
+        model_port: u16,
+        models: [u16; 2],
+        pages: &[(&'static str, String)],
+    ) -> Result<Envoy> {
         let [app_stable, app_canary] = apps.map(|port| port.to_string());
         let [model_stable, model_canary] = models.map(|port| port.to_string());
-        let bootstrap = template::file(
-            "plain.yaml",
-            &[
-                ("LISTEN_HOST", HOST),
-                ("GATEWAY_PORT", "0"),
-                ("MODEL_PORT", &model_port.to_string()),
-                ("APP_STABLE_HOST", HOST),
-                ("APP_STABLE_PORT", &app_stable),
-                ("APP_CANARY_HOST", HOST),
-                ("APP_CANARY_PORT", &app_canary),
-                ("MODEL_STABLE_HOST", HOST),
-                ("MODEL_STABLE_PORT", &model_stable),
-                ("MODEL_CANARY_HOST", HOST),
-                ("MODEL_CANARY_PORT", &model_canary),
-            ],
-        )?;
+        let model_port = model_port.to_string();
+        let mut values = vec![
+            ("LISTEN_HOST", HOST),
+            ("GATEWAY_PORT", "0"),
+            ("MODEL_PORT", model_port.as_str()),
+            ("APP_STABLE_HOST", HOST),
+            ("APP_STABLE_PORT", &app_stable),
+            ("APP_CANARY_HOST", HOST),
+            ("APP_CANARY_PORT", &app_canary),
+            ("MODEL_STABLE_HOST", HOST),
+            ("MODEL_STABLE_PORT", &model_stable),
+            ("MODEL_CANARY_HOST", HOST),
+            ("MODEL_CANARY_PORT", &model_canary),
+        ];
+        values.extend(pages.iter().map(|(name, value)| (*name, value.as_str())));
+        let bootstrap = self.gateway_bootstrap("plain", &values)?;
         self.envoy("plain", bootstrap, 0)
     }
 

@@ -91,8 +91,9 @@ impl Era {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::demo::traffic::HOST;
     use serde_json::json;
+
+    const HOST: &str = "sms-checker.local";
 
     /// Everybody gets `version`, unless by their cookie.
     fn all(version: &str) -> Policy {

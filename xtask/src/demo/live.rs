@@ -16,6 +16,7 @@ use harness::plugin::{Environment, Plugin, Verdict};
 use lanekeeper_cli::{LoadError, Written};
 use lanekeeper_policy::{Fault, Policy};
 
+use super::app::App;
 use super::era::Era;
 
 const POLL: Duration = Duration::from_millis(100);
@@ -109,6 +110,7 @@ impl Live {
     /// Follows `file`. What it held when it was read is `pushed`; that policy, with the hash
     /// `in_force`, is in force at the gateway.
     pub(crate) fn follow(
+        app: App,
         file: PathBuf,
         pushed: Option<Vec<u8>>,
         in_force: u32,
@@ -120,6 +122,7 @@ impl Live {
         let stop = Arc::new(AtomicBool::new(false));
         let stopped = Arc::clone(&stop);
         let mut follower = Follower {
+            app,
             file,
             in_force,
             gateway,
@@ -152,6 +155,7 @@ impl Drop for Live {
 }
 
 struct Follower {
+    app: App,
     file: PathBuf,
     /// The hash of the last good policy.
     in_force: u32,
@@ -191,7 +195,7 @@ impl Follower {
 
     fn push(&mut self, config: &Config, policy: Policy, stop: &AtomicBool) -> Result<News> {
         let hash = policy.hash();
-        let warnings = super::warnings(&policy);
+        let warnings = super::warnings(self.app, &policy);
         // The same policy once more, such as after a faulty one, explains no change of version.
         let is_new = hash != self.in_force;
         if is_new {

@@ -1,6 +1,7 @@
 //! `cargo xtask demo`: a canary release on this machine, with many users, beside the same release
 //! without Lanekeeper.
 
+mod app;
 mod era;
 mod fair;
 mod live;
@@ -25,6 +26,7 @@ use harness::process::run_visibly;
 use harness::topology::{Parts, Topology, VERSIONS};
 use lanekeeper_policy::{Policy, Quota, SLOTS, Version};
 
+use app::App;
 use era::Era;
 use live::{Found, Live, News};
 use metrics::Metrics;
@@ -37,7 +39,7 @@ const INTERRUPTED: i32 = 130;
 
 /// Runs a canary release on this machine, beside the same release without Lanekeeper.
 ///
-/// Starts real Envoys, the SMS checker's services in the versions stable and canary, and the filter
+/// Starts real Envoys, the services of an application in the versions stable and canary, and the filter
 /// with its policy. Then many users come and come again. A table shows for each of them whether they
 /// kept their version, in every tier; and beside it, what the same requests meet at an Envoy that
 /// splits by weights alone. One more user, noisy, sends so much that a quota refuses most of it.
@@ -47,6 +49,10 @@ const INTERRUPTED: i32 = 130;
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
+    /// The application
+    #[arg(long, value_enum, default_value_t = App::SmsChecker)]
+    app: App,
+
     /// Port of the gateway; 0 takes a free one
     #[arg(long, default_value_t = 8080)]
     port: u16,
@@ -55,7 +61,7 @@ pub(crate) struct Args {
     #[arg(long, default_value_t = 9901)]
     admin_port: u16,
 
-    /// The policy of the gateway, YAML or JSON; changes are followed [default: a copy of the SMS checker's]
+    /// The policy of the gateway, YAML or JSON; changes are followed [default: a copy of the one in wasm-plugins]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
 
@@ -101,7 +107,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let admin_port = usable_port(args.admin_port, "--admin-port", port)?;
     let policy_file = match &args.policy {
         Some(file) => file.clone(),
-        None => copy_of_policy(port)?,
+        None => copy_of_policy(args.app, port)?,
     };
     // Read before the policy: an edit in between, or during the build, is followed later.
     let pushed = fs::read(&policy_file).ok();
@@ -119,7 +125,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let gateway = Plugin::new("gateway", &parts.dir, &filter);
     gateway.push(&config.policy, &config.environment)?;
     let sidecar = Plugin::new("sidecar", &parts.dir, &filter);
-    let (policy_of_sidecar, _) = lanekeeper_cli::load(&policy_of("sidecar"), &|_| None)?;
+    let (policy_of_sidecar, _) = lanekeeper_cli::load(&policy_of(args.app, "sidecar"), &|_| None)?;
     sidecar.push(&policy_of_sidecar.to_string(), &Environment::default())?;
     let topology = Topology::start(&parts, port, admin_port, gateway.file(), sidecar.file())?;
     let admin = topology.admin().to_owned();
@@ -130,17 +136,18 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         topology.gateway_envoy().process().log_tail()
     );
     screen.tell("")?;
-    screen.say(&address(port, &admin))?;
-    screen.tell(&what_to_try(port, &policy_file, &policy))?;
-    for warning in warnings(&policy) {
+    screen.say(&address(args.app, port, &admin))?;
+    screen.tell(&what_to_try(args.app, port, &policy_file, &policy))?;
+    for warning in warnings(args.app, &policy) {
         screen.say(&warning)?;
     }
 
     running.store(true, Ordering::SeqCst);
     let log = topology.gateway_envoy().log();
-    let (hash, share) = (policy.hash(), share_of_canary(&policy));
-    let (_, default) = lanekeeper_cli::load(&policy_of("gateway"), &|_| None)?;
-    let is_default = default.hash() == hash;
+    let (hash, share) = (policy.hash(), share_of_canary(args.app, &policy));
+    let (_, default) = lanekeeper_cli::load(&policy_of(args.app, "gateway"), &|_| None)?;
+    // A copy may name another port.
+    let is_default = args.policy.is_none() || default.hash() == hash;
     let quotas = policy.quotas().to_vec();
     let era = Arc::new(Era::with(*policy));
     let traffic = match args.no_traffic {
@@ -152,13 +159,13 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
             let plain = Site::new(topology.plain()?, Arc::default(), None);
             let (users, rate) = (args.users as usize, f64::from(args.rate));
             screen.tell(&noise(rate))?;
-            Some(Traffic::start([lanekeeper, plain], users, rate))
+            Some(Traffic::start(args.app, [lanekeeper, plain], users, rate))
         }
     };
     let mut demo = Demo {
         expected: share.filter(|_| is_default),
         era: Arc::clone(&era),
-        live: Live::follow(policy_file, pushed, hash, gateway, log, era),
+        live: Live::follow(args.app, policy_file, pushed, hash, gateway, log, era),
         traffic,
         topology,
         start: Instant::now(),
@@ -264,27 +271,34 @@ impl Demo {
 
 /// A fresh copy of the gateway's policy, to be edited at will. Each port has its own: another demo
 /// must not change the policy of this one.
-fn copy_of_policy(port: u16) -> Result<PathBuf> {
+fn copy_of_policy(app: App, port: u16) -> Result<PathBuf> {
     let dir = build::target_dir().join("demo").join(port.to_string());
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let file = dir.join("policy.yaml");
     // Written, not copied: the copy can be edited although the original cannot.
-    let text = fs::read(policy_of("gateway")).context("cannot read the default policy")?;
+    let text = fs::read_to_string(policy_of(app, "gateway"));
+    let text = text.context("cannot read the default policy")?;
+    // The page is at this port, and may read refusals.
+    let text = text.replace(".k8s.local:8080", &format!(".k8s.local:{port}"));
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     // The shorter name is the one to type.
     let here = std::env::current_dir().unwrap_or_default();
     Ok(file.strip_prefix(here).map(Path::to_owned).unwrap_or(file))
 }
 
-fn policy_of(place: &str) -> PathBuf {
-    build::workspace().join(format!("wasm-plugins/policies/sms-checker-{place}.yaml"))
+fn policy_of(app: App, place: &str) -> PathBuf {
+    let policies = build::workspace().join("wasm-plugins/policies");
+    policies.join(app.policy(place))
 }
 
 /// What to say of a policy that is good, but not for this demo.
-fn warnings(policy: &Policy) -> Vec<String> {
+fn warnings(app: App, policy: &Policy) -> Vec<String> {
     let mut warnings = Vec::new();
-    let host = traffic::HOST;
-    if policy.rollout_of(host.as_bytes(), b"/sms").is_none() {
+    let (host, path) = app.page_at();
+    if policy
+        .rollout_of(host.as_bytes(), path.as_bytes())
+        .is_none()
+    {
         warnings.push(format!(
             "WARNING: no rollout of this policy is for the host {host}, which the traffic goes to: \
              everybody gets what the routes of Envoy say, and nobody canary by the policy."
@@ -313,8 +327,9 @@ fn route_of(version: Option<&str>) -> &'static str {
 }
 
 /// The share of the users that canary is to have.
-fn share_of_canary(policy: &Policy) -> Option<f64> {
-    let rollout = policy.rollout_of(traffic::HOST.as_bytes(), b"/sms")?;
+fn share_of_canary(app: App, policy: &Policy) -> Option<f64> {
+    let (host, path) = app.page_at();
+    let rollout = policy.rollout_of(host.as_bytes(), path.as_bytes())?;
     let is_canary = |slot: &u32| {
         let version = rollout.version_of_slot(*slot);
         rollout.versions()[version].name() == "canary"
@@ -356,6 +371,7 @@ fn prepare(args: &Args, screen: &mut Screen, port: u16) -> Result<Parts> {
     }
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     Ok(Parts {
+        app: args.app.parts(port)?,
         envoy,
         app_service: build::service_binary("app-service")?,
         model_service: build::service_binary("model-service")?,
@@ -373,11 +389,10 @@ fn visibly(mut cargo: Command, quiet: bool) -> Result<()> {
     Ok(())
 }
 
-fn address(port: u16, admin: &str) -> String {
-    let host = traffic::HOST;
+fn address(app: App, port: u16, admin: &str) -> String {
     format!(
-        "The SMS checker is at http://localhost:{port}, also as Host: {host}.\n\
-         Envoy's admin page is at http://{admin}."
+        "{}\nEnvoy's admin page is at http://{admin}.",
+        app.address(port)
     )
 }
 
@@ -389,23 +404,14 @@ fn noise(rate: f64) -> String {
     )
 }
 
-fn what_to_try(port: u16, file: &Path, policy: &Policy) -> String {
-    let url = format!("http://localhost:{port}");
-    let file = file.display();
-    let refusal = refusal_to_try(&url, policy).unwrap_or_default();
+fn what_to_try(app: App, port: u16, file: &Path, policy: &Policy) -> String {
+    let (commands, file) = (app.to_try(port), file.display());
+    let refusal = refusal_to_try(&app.curl(port), policy).unwrap_or_default();
     format!(
         r#"
 Try, in another terminal:
 
-  # Alice keeps one version, in both tiers, however often she comes
-  for i in 1 2 3 4 5; do curl -s -o /dev/null -D - {url}/sms -H 'x-user: alice' -H 'content-type: application/json' -d '{{"sms":"See you at six"}}' | grep x-served-by; done
-
-  # A visitor gets cookies, and keeps a version by them
-  curl -s -o /dev/null -D - {url}/sms | grep -e x-served-by -e set-cookie
-
-  # A tester asks for the canary
-  curl -i {url}/sms -H 'x-experiment: canary' -H 'content-type: application/json' -d '{{"sms":"URGENT! You have won a prize. Call 0800 123 456 now to claim"}}'
-{refusal}
+{commands}{refusal}
 Then change {file}, such as its weights, and save it.
 Ctrl-C ends everything.
 "#
@@ -422,7 +428,7 @@ fn refusal_to_try(url: &str, policy: &Policy) -> Option<String> {
     Some(format!(
         r#"
   # Bob sends more than quota {name} admits; the last answer says why, and when to come again
-  for i in $(seq {some_more}); do curl -s -o /dev/null -w '%{{http_code}}\n' {url}/sms -H 'x-user: bob'; done | uniq -c; curl -i {url}/sms -H 'x-user: bob'
+  for i in $(seq {some_more}); do curl -s -o /dev/null -w '%{{http_code}}\n' {url} -H 'x-user: bob'; done | uniq -c; curl -i {url} -H 'x-user: bob'
 "#,
         name = quota.name()
     ))
@@ -435,23 +441,27 @@ mod tests {
 
     #[test]
     fn the_default_policy_is_for_the_traffic() {
-        let (_, policy) =
-            lanekeeper_cli::load(&policy_of("gateway"), &|_| None).expect("a good policy");
-        assert_eq!(share_of_canary(&policy), Some(0.1));
-        assert_eq!(warnings(&policy), [""; 0]);
-        // What the traffic knows of them.
-        let per_user = |quota: &Quota| quota.key().eq(["user"]) && quota.limit() <= 128;
-        assert!(policy.quotas().iter().all(per_user));
-        assert!(refusal_to_try("", &policy).is_some());
-        assert!(refusal_to_try("", &Policy::pass_through()).is_none());
-        assert_eq!(warnings(&Policy::pass_through()).len(), 1);
+        for app in [App::SmsChecker, App::Sentiment] {
+            let (_, policy) =
+                lanekeeper_cli::load(&policy_of(app, "gateway"), &|_| None).expect("a good policy");
+            assert_eq!(share_of_canary(app, &policy), Some(0.1));
+            assert_eq!(warnings(app, &policy), [""; 0]);
+            // What the traffic knows of them.
+            let per_user = |quota: &Quota| quota.key().eq(["user"]) && quota.limit() <= 128;
+            assert!(policy.quotas().iter().all(per_user));
+            assert!(refusal_to_try("", &policy).is_some());
+            assert!(refusal_to_try("", &Policy::pass_through()).is_none());
+            assert_eq!(warnings(app, &Policy::pass_through()).len(), 1);
+            let sidecar = lanekeeper_cli::load(&policy_of(app, "sidecar"), &|_| None);
+            assert!(sidecar.expect("a good policy").1.sidecar().is_some());
+        }
     }
 
     #[test]
     fn a_version_without_a_route_is_named_with_the_one_its_users_get() {
         let policy = json!({ "rollouts": [{
             "name": "shop",
-            "hosts": [traffic::HOST],
+            "hosts": ["sms-checker.local"],
             "versions": [
                 { "name": "stable", "weight": 90, "baseline": true },
                 { "name": "beta", "weight": 10 },
@@ -459,7 +469,7 @@ mod tests {
             "identity": [{ "header": "x-user" }],
         }]});
         let policy = Policy::compile(&policy, &|_| None).expect("a policy");
-        let warnings = warnings(&policy).join("\n");
+        let warnings = warnings(App::SmsChecker, &policy).join("\n");
         assert!(
             warnings.contains("version beta:") && warnings.ends_with("get stable."),
             "{warnings}"

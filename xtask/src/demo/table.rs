@@ -14,6 +14,7 @@ use terminal_size::Height;
 use super::metrics::Metrics;
 use super::tally::{OfVersion, Refused, Tally};
 
+pub(crate) const PAGE: &str = "app-frontend";
 pub(crate) const APP: &str = "app-service";
 pub(crate) const MODEL: &str = "model-service";
 

@@ -9,15 +9,12 @@ use std::time::{Duration, Instant};
 use harness::http::{Client, Request, Response};
 use lanekeeper_cli::limit_of;
 use lanekeeper_policy::{Headers, Quota, Refusal};
-use serde_json::{Value, json};
+use serde_json::Value;
 
+use super::app::App;
 use super::era::Era;
 use super::fair::{Admitted, Span};
-use super::table::{APP, MODEL};
 use super::tally::{Answer, NOISY, Tally, Tiers, Visit};
-
-/// The host that the policy is for.
-pub(crate) const HOST: &str = "sms-checker.local";
 
 /// Each sends its requests one after another.
 const WORKERS: usize = 4;
@@ -27,26 +24,6 @@ pub(crate) const LAST_ANSWERS: Duration = Duration::from_secs(2);
 
 /// One request in this many is for the page instead of the API behind it.
 const PAGES: usize = 5;
-
-/// Made up, half of them spam for both models.
-const MESSAGES: [&str; 16] = [
-    "Shall we meet at the station at six?",
-    "The soup is on the stove, just warm it up",
-    "Running ten minutes late, start without me",
-    "Did you remember to feed the neighbour's cat?",
-    "Your mother called, she found the blue scarf",
-    "Practice is moved to Thursday, hall two",
-    "Thanks for the lift yesterday, I owe you one",
-    "Can you send me the notes from this morning?",
-    "WINNER! Claim your FREE cruise now, text SAIL to 80000",
-    "Your account is on hold. Reply with your PIN to unlock a 500 pound bonus",
-    "Hot singles near you! Call 0900 000 000, only 2.99 per minute",
-    "Congratulations! You have won a guaranteed cash prize. Call 0900 000 001 now!",
-    "URGENT: your parcel waits, text PAY to 80003 to claim it now",
-    "Get a new phone today for FREE, text YES to 80001. T&Cs apply",
-    "Last chance to win! Text START to 80004 now for a FREE weekly draw",
-    "Free ringtones every week! Text TUNE to 80002, stop with STOP",
-];
 
 /// A place that users go to.
 #[derive(Debug)]
@@ -99,7 +76,7 @@ pub(crate) struct Traffic {
 impl Traffic {
     /// `rate` requests a second of `users` users, to each of two sites; and to the first one, those
     /// of the noisy user.
-    pub(crate) fn start(sites: [Site; 2], users: usize, rate: f64) -> Self {
+    pub(crate) fn start(app: App, sites: [Site; 2], users: usize, rate: f64) -> Self {
         let sites = Arc::new(sites);
         let stop = Arc::new(AtomicBool::new(false));
         let workers = WORKERS.min(users);
@@ -108,12 +85,12 @@ impl Traffic {
             // A user belongs to one worker, so that nobody's requests overtake each other.
             let users = (worker..users).step_by(workers).map(User::new).collect();
             let (sites, stop) = (Arc::clone(&sites), Arc::clone(&stop));
-            thread::spawn(move || drive(users, &sites[..], pause, &stop))
+            thread::spawn(move || drive(app, users, &sites[..], pause, &stop))
         });
         let noisy = {
             let (sites, stop) = (Arc::clone(&sites), Arc::clone(&stop));
             let pause = Duration::from_secs(1) / noise(rate);
-            thread::spawn(move || drive(vec![User::noisy()], &sites[..1], pause, &stop))
+            thread::spawn(move || drive(app, vec![User::noisy()], &sites[..1], pause, &stop))
         };
         let workers = workers.chain([noisy]).collect();
         Self {
@@ -162,7 +139,7 @@ pub(crate) fn noise(rate: f64) -> u32 {
     (rate / 10.0).clamp(5.0, 20.0) as u32
 }
 
-fn drive(mut users: Vec<User>, sites: &[Site], pause: Duration, stop: &AtomicBool) {
+fn drive(app: App, mut users: Vec<User>, sites: &[Site], pause: Duration, stop: &AtomicBool) {
     let mut connections = [None, None];
     let mut next = Instant::now() + pause.mul_f64(fastrand::f64());
     while !stop.load(Ordering::SeqCst) {
@@ -176,7 +153,7 @@ fn drive(mut users: Vec<User>, sites: &[Site], pause: Duration, stop: &AtomicBoo
         // Who cannot keep the pace does not make up for it later.
         next = next.max(now) + pause;
         let user = fastrand::usize(..users.len());
-        users[user].visit(sites, &mut connections);
+        users[user].visit(app, sites, &mut connections);
     }
 }
 
@@ -194,6 +171,8 @@ struct User {
 struct Account {
     /// Who is logged in has one, too: a policy need not ask for X-User.
     jar: Jar,
+    /// The version that the page was served in, which it tells the API.
+    page: Option<String>,
     admitted: Admitted,
 }
 
@@ -216,19 +195,27 @@ impl User {
     }
 
     /// Sends one request to each site.
-    fn visit(&mut self, sites: &[Site], connections: &mut [Option<Client>; 2]) {
-        let is_page = fastrand::usize(..PAGES) == 0;
-        let request = if is_page {
-            Request::get("/sms")
-        } else {
-            let sms = MESSAGES[fastrand::usize(..MESSAGES.len())];
-            let body = json!({ "sms": sms }).to_string();
-            Request::post("/sms", body).header("content-type", "application/json")
-        };
-        let request = request.header("host", HOST);
+    fn visit(&mut self, app: App, sites: &[Site], connections: &mut [Option<Client>; 2]) {
+        let question = app.question();
+        let accounts = &self.accounts[..sites.len()];
+        let has_page = accounts.iter().all(|account| account.page.is_some());
+        let must_have_page = question.names_version && !has_page;
+        let is_page = must_have_page || fastrand::usize(..PAGES) == 0;
+        let errand = if is_page { app.page() } else { question };
+        let request = errand.request.header("host", errand.host);
         let places = sites.iter().zip(connections).zip(&mut self.accounts);
-        for ((site, connection), Account { jar, admitted }) in places {
-            let own = [("x-user", self.name.clone()), ("cookie", jar.header())];
+        for ((site, connection), account) in places {
+            let Account {
+                jar,
+                page,
+                admitted,
+            } = account;
+            let version = page.clone().filter(|_| errand.names_version);
+            let own = [
+                ("x-user", self.name.clone()),
+                ("cookie", jar.header()),
+                ("x-app-version", version),
+            ];
             let own = own
                 .into_iter()
                 .filter_map(|(name, value)| Some((name, value?)));
@@ -258,10 +245,13 @@ impl User {
                     }
                 }
                 Ok((_, answer)) => {
-                    served_by(&answer, is_page).map_or_else(Answer::Failed, Answer::Served)
+                    served_by(&answer, errand.tiers).map_or_else(Answer::Failed, Answer::Served)
                 }
                 Err(failure) => Answer::Failed(failure),
             };
+            if let (Answer::Served(tiers), true) = (&answer, is_page) {
+                *page = Some(tiers.edge().to_owned());
+            }
             let mut excess = None;
             // Nobody knows whether a quota counted what failed.
             if matches!(answer, Answer::Served(_)) {
@@ -271,7 +261,7 @@ impl User {
                     .and_then(|(known, name)| too_late(known, name, admitted));
             }
             // As the filter sees the request.
-            let pseudo = [(":authority", HOST), (":path", "/sms")];
+            let pseudo = [(":authority", errand.host), (":path", errand.path)];
             let fields = pseudo.map(|(name, value)| (name, value.to_owned()));
             let fields: Vec<_> = fields
                 .into_iter()
@@ -362,21 +352,20 @@ fn too_late(known: &[Quota], name: &str, admitted: &Admitted) -> Option<String> 
     ))
 }
 
-/// The tiers that answered: a message must have got to the model, too.
-fn served_by(response: &Response, is_page: bool) -> Result<Tiers, String> {
+/// The tiers that answered: a question must have got to the model, too.
+fn served_by(response: &Response, needed: &[&str]) -> Result<Tiers, String> {
     if response.status != 200 {
         let body: String = response.text().chars().take(200).collect();
         return Err(format!("status {}: {body}", response.status));
     }
     let header = response.headers.all("x-served-by").join(&b", "[..]);
     let text = String::from_utf8_lossy(&header);
-    tiers(&text, is_page)
+    tiers(&text, needed)
 }
 
-fn tiers(served_by: &str, is_page: bool) -> Result<Tiers, String> {
+fn tiers(served_by: &str, needed: &[&str]) -> Result<Tiers, String> {
     let tiers = Tiers::parse(served_by)
         .ok_or_else(|| format!("x-served-by: {served_by:?}: no tiers with versions"))?;
-    let needed: &[&str] = if is_page { &[APP] } else { &[APP, MODEL] };
     match needed.iter().find(|tier| !tiers.names(tier)) {
         None => Ok(tiers),
         Some(tier) => Err(format!("x-served-by: {served_by:?}: no {tier}")),
@@ -422,7 +411,9 @@ impl Jar {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::demo::table::{APP, MODEL, PAGE};
     use lanekeeper_policy::Policy;
+    use serde_json::json;
 
     #[test]
     fn a_jar_keeps_replaces_and_drops_cookies() {
@@ -492,11 +483,13 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_answered_by_both_tiers() {
+    fn a_question_is_answered_by_both_tiers_and_a_page_by_its_own() {
         let both = "app-service;v=canary, model-service;v=canary";
-        assert!(tiers(both, false).is_ok());
-        assert!(tiers("app-service;v=canary", true).is_ok());
-        assert!(tiers("app-service;v=canary", false).is_err());
-        assert!(tiers("model-service;v=canary", false).is_err());
+        assert!(tiers(both, &[APP, MODEL]).is_ok());
+        assert!(tiers("app-service;v=canary", &[APP]).is_ok());
+        assert!(tiers("app-service;v=canary", &[APP, MODEL]).is_err());
+        assert!(tiers("model-service;v=canary", &[APP, MODEL]).is_err());
+        assert!(tiers("app-service;v=canary", &[PAGE]).is_err());
+        assert_eq!(App::Sentiment.page().tiers, [PAGE]);
     }
 }

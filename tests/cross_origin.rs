@@ -1,0 +1,167 @@
+//! A page of one host calls the API of another: with the version that it was served with, which page,
+//! API and model then all have.
+
+use harness::http::{self, Request, Response};
+use promises::{Sentiment, cookies};
+use serde_json::json;
+
+const ORIGIN: &str = "http://app-frontend.k8s.local";
+const VERSIONS: [&str; 2] = ["stable", "canary"];
+
+fn send(app: &Sentiment, host: &str, request: Request) -> Response {
+    http::send(&app.gateway(), &request.header("Host", host)).expect("a response")
+}
+
+fn page(app: &Sentiment, headers: &[(&str, &str)]) -> Response {
+    let request = headers
+        .iter()
+        .fold(Request::get("/"), |request, (name, value)| {
+            request.header(name, value)
+        });
+    send(app, Sentiment::PAGE, request)
+}
+
+/// What the page sends.
+fn review(version: &str, origin: &str) -> Request {
+    Request::post(
+        "/predict-sentiment-review",
+        r#"{"review": "The food was excellent!"}"#,
+    )
+    .header("Content-Type", "application/json")
+    .header("Origin", origin)
+    .header("X-App-Version", version)
+}
+
+fn header<'a>(response: &'a Response, name: &str) -> &'a str {
+    response.headers.get(name).unwrap_or_default()
+}
+
+#[test]
+fn page_api_and_model_are_of_one_version() {
+    let app = Sentiment::start(|_| ());
+    for version in VERSIONS {
+        let first = page(&app, &[("X-Experiment", version)]);
+        assert_eq!(first.status, 200);
+        assert_eq!(
+            header(&first, "x-served-by"),
+            format!("app-frontend;v={version}")
+        );
+        let says = format!(r#"<meta name="app-version" content="{version}">"#);
+        assert!(first.text().contains(&says), "{}", first.text());
+
+        let answer = send(&app, Sentiment::API, review(version, ORIGIN));
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let tiers = format!("app-service;v={version}, model-service;v={version}");
+        assert_eq!(header(&answer, "x-served-by"), tiers);
+        // The version is the page's affair.
+        assert!(answer.headers.get("set-cookie").is_none());
+        let confident = answer.text().contains("prediction_confidence");
+        assert_eq!(confident, version == "canary", "{}", answer.text());
+    }
+    // Without a page.
+    for request in [review("nonsense", ORIGIN), review("", ORIGIN)] {
+        let answer = send(&app, Sentiment::API, request);
+        assert_eq!(
+            header(&answer, "x-served-by"),
+            "app-service;v=stable, model-service;v=stable"
+        );
+    }
+}
+
+#[test]
+fn a_visitor_keeps_the_page_and_both_hosts_get_the_cookies() {
+    let app = Sentiment::start(|_| ());
+    let first = page(&app, &[]);
+    let set = first.headers.all("set-cookie");
+    assert_eq!(set.len(), 2, "{set:?}");
+    for cookie in set {
+        let cookie = String::from_utf8_lossy(cookie);
+        assert!(cookie.contains("; Domain=k8s.local"), "{cookie}");
+    }
+    let jar = cookies(&first);
+    for _ in 0..10 {
+        let again = page(&app, &[("Cookie", &jar)]);
+        assert_eq!(header(&again, "x-served-by"), header(&first, "x-served-by"));
+        assert!(again.headers.get("set-cookie").is_none());
+    }
+}
+
+#[test]
+fn a_preflight_says_what_the_page_may_send_and_mints_nothing() {
+    let app = Sentiment::start(|_| ());
+    let preflight = |origin: &str| {
+        let request = Request::new("OPTIONS", "/reviews/confirm")
+            .header("Origin", origin)
+            .header("Access-Control-Request-Method", "POST")
+            .header(
+                "Access-Control-Request-Headers",
+                "content-type,x-app-version",
+            );
+        send(&app, Sentiment::API, request)
+    };
+    for origin in [
+        ORIGIN,
+        "https://app-frontend.k8s.local",
+        "http://app-frontend.k8s.local:8080",
+    ] {
+        let answer = preflight(origin);
+        assert_eq!(answer.status, 200);
+        for (name, value) in [
+            ("access-control-allow-origin", origin),
+            ("access-control-allow-credentials", "true"),
+            ("access-control-allow-methods", "POST"),
+            (
+                "access-control-allow-headers",
+                "content-type, x-app-version",
+            ),
+        ] {
+            assert_eq!(header(&answer, name), value);
+        }
+        assert!(answer.headers.get("set-cookie").is_none());
+    }
+    for origin in [
+        "http://app-frontend.k8s.local.evil.example",
+        "http://evil.example",
+        "http://app-frontendxk8s.local",
+        "null",
+    ] {
+        let answer = preflight(origin);
+        assert_eq!(
+            header(&answer, "access-control-allow-origin"),
+            "",
+            "{origin}"
+        );
+    }
+}
+
+#[test]
+fn the_page_may_read_who_answered_and_how_long_to_wait() {
+    let app = Sentiment::start(|policy| {
+        policy["quotas"] = json!([{
+            "name": "reviews",
+            "key": ["address"],
+            "limit": 1,
+            "period": "1m",
+            "match": { "hosts": [Sentiment::API], "methods": ["POST"] },
+        }]);
+    });
+    let send = |origin| send(&app, Sentiment::API, review("canary", origin));
+    let answer = send(ORIGIN);
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let exposed = "x-served-by, retry-after, ratelimit, ratelimit-policy";
+    assert_eq!(header(&answer, "access-control-expose-headers"), exposed);
+    assert_eq!(header(&answer, "access-control-allow-origin"), ORIGIN);
+    assert_eq!(header(&answer, "access-control-allow-credentials"), "true");
+
+    let refusal = send(ORIGIN);
+    assert_eq!(refusal.status, 429);
+    assert_eq!(header(&refusal, "access-control-allow-origin"), ORIGIN);
+    assert_eq!(header(&refusal, "access-control-allow-credentials"), "true");
+    let exposed = header(&refusal, "access-control-expose-headers");
+    assert!(exposed.contains("retry-after"), "{exposed}");
+    let wait: u64 = header(&refusal, "retry-after").parse().expect("seconds");
+    assert!((1..=60).contains(&wait), "{wait}");
+    let other = send("http://evil.example");
+    assert_eq!(other.status, 429);
+    assert_eq!(header(&other, "access-control-allow-origin"), "");
+}
