@@ -272,10 +272,10 @@ pub(crate) fn wait_for(
     Ok(start.elapsed())
 }
 
-/// The pods of a tier.
+/// The pods of a tier of the SMS checker, which the traffic is for.
 pub(crate) fn pods_of(cluster: &dyn Cluster, app: &str) -> Vec<Pod> {
     let mut pods = cluster.pods();
-    pods.retain(|pod| pod.app == app);
+    pods.retain(|pod| pod.app == app && pod.name.ends_with(".sms-checker"));
     pods
 }
 

@@ -181,7 +181,11 @@ impl Mesh {
 
     /// Starts the pods that are to run and are not, or are not as they should be, and ends those that
     /// are to run no longer.
-    fn reconcile(&mut self, specs: Vec<PodSpec>) -> Result<()> {
+    fn reconcile(&mut self, mut specs: Vec<PodSpec>) -> Result<()> {
+        // As istioctl calls them: applications have pods of the same name, each in its namespace.
+        for spec in &mut specs {
+            spec.name = format!("{}.{}", spec.name, spec.namespace);
+        }
         self.pods.retain(|name, pod| {
             let wanted = specs
                 .iter()
