@@ -46,6 +46,7 @@ fn models_are_the_ones_in_the_image() {
     // Those of the overlay are called by their URLs.
     for (settings, location) in [
         ("istio/sms-checker", "FILE"),
+        ("istio/sentiment", "FILE"),
         ("istio/overlays/model-cache", "URL"),
     ] {
         let settings = yaml(&format!("{settings}/kustomization.yaml"));
