@@ -1,5 +1,5 @@
-# The images of compose.yaml and of the manifests in istio/: app-service, model-service and, for Docker
-# users, Envoy with the filter. (wasm-plugins/Dockerfile is the filter alone, as Istio takes it.)
+# The images of compose.yaml and of the manifests in istio/: app-frontend, app-service, model-service and,
+# for Docker users, Envoy with the filter. (wasm-plugins/Dockerfile is the filter alone, as Istio takes it.)
 #
 #   docker build --target app-service --tag registry.example/app-service .
 #
@@ -13,10 +13,12 @@ ARG ENVOY_IMAGE=envoyproxy/envoy:v1.38.2
 FROM rust:1.95.0-alpine AS build
 WORKDIR /source
 COPY . .
-RUN cargo build --locked --release --package app-service --package model-service --package lanekeeper-cli \
+RUN cargo build --locked --release --package app-frontend --package app-service --package model-service \
+      --package lanekeeper-cli \
  && cargo build --locked --profile wasm --target wasm32-wasip1 --package lanekeeper-filter \
  && mkdir /out \
- && cp target/release/app-service target/release/model-service target/release/lanekeeper \
+ && cp target/release/app-frontend target/release/app-service target/release/model-service \
+       target/release/lanekeeper \
        target/wasm32-wasip1/wasm/lanekeeper.wasm /out
 
 FROM ${BINARIES} AS binaries
@@ -26,6 +28,12 @@ COPY --from=binaries /out/app-service /app-service
 USER 65532:65532
 EXPOSE 8080
 ENTRYPOINT ["/app-service"]
+
+FROM scratch AS app-frontend
+COPY --from=binaries /out/app-frontend /app-frontend
+USER 65532:65532
+EXPOSE 8080
+ENTRYPOINT ["/app-frontend"]
 
 FROM scratch AS model-service
 COPY --from=binaries /out/model-service /model-service

@@ -267,7 +267,14 @@ mod tests {
     fn the_environment_fills_in_every_configuration() {
         let root = build::workspace();
         let compose = lanekeeper_cli::read_document(&root.join("compose.yaml")).unwrap();
-        for service in ["gateway", "sidecar-stable", "sidecar-canary"] {
+        for service in [
+            "gateway",
+            "sidecar-stable",
+            "sidecar-canary",
+            "sentiment",
+            "sentiment-sidecar-stable",
+            "sentiment-sidecar-canary",
+        ] {
             let service = &compose["services"][service];
             let arguments = service["command"].as_array().unwrap().iter();
             let option = |name: &str| {
