@@ -13,10 +13,10 @@ use super::{Outcome, Step};
 /// The step that is only taken when it is asked for.
 pub(super) const MATRIX: &str = "envoys";
 
-pub(super) const STEPS: [Step; 9] = [
+pub(super) const STEPS: [Step; 10] = [
     Step {
         name: "setup",
-        about: "the Rust targets, Node.js and pip",
+        about: "the Rust targets, Node.js, pip and Chromium",
         run: setup,
     },
     Step {
@@ -40,6 +40,11 @@ pub(super) const STEPS: [Step; 9] = [
         run: test,
     },
     Step {
+        name: "browser",
+        about: "sentiment review in a real browser",
+        run: browser,
+    },
+    Step {
         name: "mesh",
         about: "the promises and the manifests in a mesh, with Istio's own control plane",
         run: mesh,
@@ -56,7 +61,7 @@ pub(super) const STEPS: [Step; 9] = [
     },
     Step {
         name: "demo",
-        about: "a short demo, in which every user must keep the version",
+        about: "a short demo of each application, in which every user must keep the version",
         run: demo,
     },
 ];
@@ -69,6 +74,9 @@ fn setup() -> Result<Outcome> {
     for (program, args, package) in [
         ("node", &["--version"][..], "nodejs"),
         ("python3", &["-m", "pip", "--version"][..], "python3-pip"),
+        // The browser has the driver's version: Debian makes both from one source.
+        ("chromium", &["--version"][..], "chromium"),
+        ("chromedriver", &["--version"][..], "chromium-driver"),
     ] {
         let there = works(program, args) || (install(package)? && works(program, args));
         if !there {
@@ -167,6 +175,21 @@ fn test() -> Result<Outcome> {
         "--workspace",
         "--locked",
         "--no-fail-fast",
+    ]))
+}
+
+/// Screenshots go to `target/screenshots`.
+fn browser() -> Result<Outcome> {
+    for program in ["chromium", "chromedriver"] {
+        if !works(program, &["--version"]) {
+            return skip(format!("there is no {program}"));
+        }
+    }
+    passes(cargo(&[
+        "test",
+        "--package=promises",
+        "--test=browser",
+        "--locked",
     ]))
 }
 
@@ -269,19 +292,24 @@ fn envoys() -> Result<Outcome> {
 }
 
 fn demo() -> Result<Outcome> {
-    // Through cargo: this program may have been built anew since it was started.
-    let mut demo = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
-    demo.args([
-        "demo",
-        "--for",
-        "20s",
-        "--quiet",
-        "--port",
-        "0",
-        "--admin-port",
-        "0",
-    ]);
-    passes(demo)
+    for app in ["sms-checker", "sentiment"] {
+        // Through cargo: this program may have been built anew since it was started.
+        let mut demo = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
+        demo.args([
+            "demo",
+            "--app",
+            app,
+            "--for",
+            "20s",
+            "--quiet",
+            "--port",
+            "0",
+            "--admin-port",
+            "0",
+        ]);
+        say_and_run(&mut demo)?;
+    }
+    Ok(Outcome::Passed)
 }
 
 fn cargo(args: &[&str]) -> Command {
