@@ -2,6 +2,7 @@
 
 mod faults;
 mod headers;
+mod pages;
 mod pushes;
 mod rollout;
 mod shadow;
@@ -19,7 +20,7 @@ pub(crate) struct Promise {
     pub(crate) keep: fn(&mut dyn Cluster) -> Result<Vec<String>>,
 }
 
-pub(crate) const PROMISES: [Promise; 11] = [
+pub(crate) const PROMISES: [Promise; 12] = [
     Promise {
         name: "sound",
         about: "no message about the manifests, nothing that an Envoy refuses or waits for",
@@ -29,6 +30,11 @@ pub(crate) const PROMISES: [Promise; 11] = [
         name: "users",
         about: "300 users with 10 requests each: nobody flips, the tiers agree",
         keep: users::keep,
+    },
+    Promise {
+        name: "pages",
+        about: "a page calls the API of another host, and both are of one version",
+        keep: pages::keep,
     },
     Promise {
         name: "shadow",
