@@ -10,7 +10,7 @@
 //! | [`wasm_host`] | the compiled filter under full control: time, entropy, faults (feature `wasm-host`) |
 //! | [`envoy`] | the real Envoy, found or fetched, started and asked by its admin API |
 //! | [`plugin`] | the file from which an Envoy reads the filter and its policy |
-//! | [`topology`] | the SMS checker with gateway, sidecars and services, and the same behind plain Envoy |
+//! | [`topology`] | an application with gateway, sidecars and services, and the same behind plain Envoy |
 //! | [`process`] | any other program, with its log, killed with its owner |
 //! | [`upstream`] | a server that answers with exactly what it received |
 //! | [`headers`] | headers in order, repeated ones included: the type that all of these share |
