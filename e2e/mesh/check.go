@@ -45,7 +45,7 @@ func analyse(m *manifests, w *world) ([]string, error) {
 		if err != nil {
 			return nil, err
 		}
-		sources = append(sources, local.ReaderSource{Name: "pod " + pod.Name, Reader: strings.NewReader(string(text))})
+		sources = append(sources, local.ReaderSource{Name: "pod " + key(pod), Reader: strings.NewReader(string(text))})
 	}
 	// First, or there would be no place for pods, services and namespaces, and what looks at them would
 	// be left out without a word.
