@@ -205,10 +205,13 @@ impl Rollout {
             (assignment.version, assignment.source) = (version, Source::Override);
             return (assignment, cookies);
         }
-        if let Some((version, _)) = cookie.filter(|_| self.stickiness == Stickiness::Cookie) {
-            (assignment.version, assignment.source) = (version, Source::Cookie);
-        } else if let Some(version) = self.brought_along(headers) {
+        // The header first: it is the version of the page that calls, which an override may have led
+        // elsewhere than the cookie says, and page and API must agree.
+        if let Some(version) = self.brought_along(headers) {
             (assignment.version, assignment.source) = (version, Source::Header);
+        } else if let Some((version, _)) = cookie.filter(|_| self.stickiness == Stickiness::Cookie)
+        {
+            (assignment.version, assignment.source) = (version, Source::Cookie);
         } else if self.on_missing == OnMissing::Split {
             let mut minted = None;
             if assignment.slot.is_none() && self.client_header == ClientHeader::Ignore {

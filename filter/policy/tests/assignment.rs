@@ -347,6 +347,22 @@ fn a_page_and_the_api_it_calls_agree() {
     let decision = decide(&policy, &call);
     assert_eq!(decision.version, Some(version));
     assert_eq!(assignment(&decision).source, Source::Header);
+
+    // A page reached by an override, in the browser of a user of stable: where both hosts share a
+    // domain, the call has the cookie, too.
+    let cookie = ("cookie", "app-version=stable");
+    let page = get(&[cookie, ("x-experiment", "canary")]);
+    let version = decide(&policy, &page).version.expect("a version");
+    let headers = [cookie, ("x-app-version", version)];
+    let call = request("POST", "api.sms-checker.local", "/", &headers);
+    assert_eq!(
+        (version, decide(&policy, &call).version),
+        ("canary", Some("canary"))
+    );
+    // Without a version that serves, the cookie counts.
+    let headers = [("cookie", "app-version=canary"), ("x-app-version", "gone")];
+    let call = request("POST", "api.sms-checker.local", "/", &headers);
+    assert_eq!(assignment(&decide(&policy, &call)).source, Source::Cookie);
 }
 
 #[test]
