@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::process::Stdio;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -327,7 +328,8 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
             "--delete-emptydir-data",
         ];
         let mut child = kind.kubectl.command(&words);
-        let mut child = child.stdout(std::process::Stdio::null()).spawn()?;
+        // That a budget makes it wait is what it says over and over.
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
         let ended = loop {
             for (deployment, available) in available(kind)? {
                 let least = least.entry(deployment).or_insert(available);
@@ -342,7 +344,7 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
                 bail!("{node} is not drained after {IN_TIME:?}");
             }
         };
-        ensure!(ended.success(), "kubectl drain: {ended}");
+        ensure!(ended.success(), "kubectl drain {node}: {ended}");
         kind.wait_for_rollouts()?;
         Ok(start.elapsed())
     });
