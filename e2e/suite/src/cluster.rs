@@ -1,5 +1,6 @@
 //! What the suite needs of a system, whichever it is.
 
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
@@ -90,7 +91,7 @@ impl Changes {
     }
 
     /// The folders of the manifests.
-    pub(crate) fn bases(&self) -> Vec<&'static str> {
+    fn bases(&self) -> Vec<&'static str> {
         match self.bare {
             true => vec![],
             false => vec![self.overlay.unwrap_or("istio"), "wasm-plugins"],
@@ -144,26 +145,38 @@ impl Changes {
         self
     }
 
-    /// The objects to add.
-    pub(crate) fn resources(&self) -> &[String] {
-        &self.resources
-    }
-
-    /// A kustomization on top of others, with these files beside it.
-    pub(crate) fn kustomization(&self, bases: &[String], files: &[String]) -> Value {
-        let resources: Vec<_> = bases.iter().chain(files).collect();
-        json!({
+    /// A kustomization for `dir`, with the objects to add beside it: folders of the repository, the
+    /// manifests among them, the filter's image from where it is, and these changes.
+    pub(crate) fn kustomization(
+        &self,
+        dir: &Path,
+        before: &[&str],
+        plugin: Option<&str>,
+    ) -> Result<Value> {
+        let mut resources = Vec::new();
+        for base in before.iter().copied().chain(self.bases()) {
+            resources.push(relative(dir, &harness::build::workspace().join(base))?);
+        }
+        for (number, manifest) in self.resources.iter().enumerate() {
+            let file = format!("added-{number}.yaml");
+            fs::write(dir.join(&file), manifest)?;
+            resources.push(file);
+        }
+        let place =
+            |url: &str| Self::default().replace("WasmPlugin", ".*", "/spec/url", url.into());
+        let changes = plugin.map_or_else(Self::default, place).then(self);
+        Ok(json!({
             "apiVersion": "kustomize.config.k8s.io/v1beta1",
             "kind": "Kustomization",
             "resources": resources,
-            "patches": self.patches,
-            "replicas": self.replicas,
-        })
+            "patches": changes.patches,
+            "replicas": changes.replicas,
+        }))
     }
 }
 
 /// The path of a directory as seen from another one: kustomize takes no absolute ones.
-pub(crate) fn relative(from: &Path, to: &Path) -> Result<String> {
+fn relative(from: &Path, to: &Path) -> Result<String> {
     let (from, to) = (from.canonicalize()?, to.canonicalize()?);
     let common = from.ancestors().find(|dir| to.starts_with(dir));
     let common = common.context("no common directory")?;

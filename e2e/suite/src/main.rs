@@ -17,7 +17,7 @@ use std::time::Instant;
 use anyhow::{Result, ensure};
 use clap::{Parser, Subcommand};
 
-use cluster::{Changes, Cluster};
+use cluster::Changes;
 use kind::Kind;
 use mesh::{Mesh, Program};
 use promises::{PROMISES, Promise, Running};
@@ -154,7 +154,7 @@ fn test(system: &mut Running, start: Instant, only: &[String]) -> Result<bool> {
         println!("\n{name}: {about}");
         let start = Instant::now();
         let restored = match changed {
-            true => restore(system.cluster()),
+            true => traffic::restore(system.cluster()),
             false => Ok(()),
         };
         changed = true;
@@ -174,9 +174,4 @@ fn test(system: &mut Running, start: Instant, only: &[String]) -> Result<bool> {
         }
     }
     Ok(good)
-}
-
-fn restore(cluster: &mut dyn Cluster) -> Result<()> {
-    cluster.apply(&Changes::default())?;
-    traffic::wait_until_restored(cluster)
 }

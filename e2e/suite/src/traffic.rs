@@ -10,7 +10,7 @@ use harness::http::{Client, Request, Response};
 pub(crate) use harness::metrics::sum as metric;
 pub(crate) use harness::promise::{PROMPTLY, predict, version, wait_for, within_4_sigma};
 
-use crate::cluster::{Cluster, Pod};
+use crate::cluster::{Changes, Cluster, Pod};
 
 /// The host that the gateway and the policy are for.
 pub(crate) const HOST: &str = "sms-checker.local";
@@ -235,6 +235,12 @@ pub(crate) fn gateway_pod(cluster: &dyn Cluster) -> Result<Pod> {
     let mut pods = cluster.pods().into_iter();
     pods.find(|pod| pod.deployment == "istio-ingressgateway")
         .context("no gateway")
+}
+
+/// Takes back every change, and waits until that is in force.
+pub(crate) fn restore(cluster: &mut dyn Cluster) -> Result<()> {
+    cluster.apply(&Changes::default())?;
+    wait_until_restored(cluster)
 }
 
 /// Waits until the manifests are in force again as they are in the repository.

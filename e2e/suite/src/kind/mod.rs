@@ -11,14 +11,14 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use harness::build;
 use harness::http::{Request, Response};
 use harness::process::Process;
 use serde_json::{Value, json};
 
 pub(crate) use kubectl::Kubectl;
 
-use crate::cluster::{Changes, Cluster, Pod, relative};
+use crate::cluster::{Changes, Cluster, Pod};
+use crate::traffic::wait_for;
 
 /// Of the applications.
 pub(crate) const APPLICATIONS: [&str; 2] = ["sms-checker", "sentiment"];
@@ -118,8 +118,19 @@ impl Kind {
             let before = self.kubectl.run(&[&["get"], &place[..], &spec].concat())?;
             self.replicas.insert(deployment.to_owned(), before);
         }
+        self.set_replicas(namespace, deployment, &replicas.to_string())
+    }
+
+    fn set_replicas(&self, namespace: &str, deployment: &str, replicas: &str) -> Result<()> {
         let replicas = format!("--replicas={replicas}");
-        let scale = [&["scale", &replicas], &place[..]].concat();
+        let scale = [
+            "scale",
+            "deployment",
+            deployment,
+            "-n",
+            namespace,
+            &replicas,
+        ];
         self.kubectl.run(&scale).map(drop)
     }
 
@@ -141,24 +152,31 @@ impl Kind {
         }
     }
 
+    /// The Deployments of the applications and of Istio.
+    pub(crate) fn deployments(&self) -> Result<Vec<Value>> {
+        let all = self
+            .kubectl
+            .json(&["get", "deployments", "--all-namespaces"])?;
+        let ours = |deployment: &&Value| {
+            let namespace = text(&deployment["metadata"]["namespace"]);
+            namespace == SYSTEM || APPLICATIONS.contains(&namespace)
+        };
+        Ok(items(&all).filter(ours).cloned().collect())
+    }
+
     fn unfinished(&self) -> Result<Vec<String>> {
         let mut unfinished = Vec::new();
-        for namespace in APPLICATIONS.into_iter().chain([SYSTEM]) {
-            let deployments = self
-                .kubectl
-                .json(&["get", "deployments", "-n", namespace])?;
-            for deployment in items(&deployments) {
-                let status = &deployment["status"];
-                let number = |value: &Value| value.as_u64().unwrap_or_default();
-                let wanted = number(&deployment["spec"]["replicas"]);
-                let seen = number(&status["observedGeneration"])
-                    >= number(&deployment["metadata"]["generation"]);
-                let counts = ["replicas", "updatedReplicas", "availableReplicas"];
-                let counts = counts.map(|count| number(&status[count]));
-                if !seen || counts != [wanted; 3] {
-                    let name = text(&deployment["metadata"]["name"]);
-                    unfinished.push(format!("{name} ({} of {wanted})", counts[2]));
-                }
+        for deployment in self.deployments()? {
+            let status = &deployment["status"];
+            let number = |value: &Value| value.as_u64().unwrap_or_default();
+            let wanted = number(&deployment["spec"]["replicas"]);
+            let seen = number(&status["observedGeneration"])
+                >= number(&deployment["metadata"]["generation"]);
+            let counts = ["replicas", "updatedReplicas", "availableReplicas"];
+            let counts = counts.map(|count| number(&status[count]));
+            if !seen || counts != [wanted; 3] {
+                let name = text(&deployment["metadata"]["name"]);
+                unfinished.push(format!("{name} ({} of {wanted})", counts[2]));
             }
         }
         Ok(unfinished)
@@ -231,16 +249,11 @@ impl Kind {
             "infinity",
         ];
         self.kubectl.run(&[&["debug"], &place[..], &add].concat())?;
-        let start = Instant::now();
-        while !there(&self.kubectl.json(&get)?) {
-            ensure!(
-                start.elapsed() < START_TIMEOUT,
-                "{}: the container to call from does not run",
-                pod.name
-            );
-            thread::sleep(Duration::from_millis(100));
-        }
-        Ok(())
+        let what = format!("the container to call from runs in {}", pod.name);
+        wait_for(START_TIMEOUT, &what, || {
+            Ok(there(&self.kubectl.json(&get)?))
+        })
+        .map(drop)
     }
 
     /// A pod as the cluster describes it.
@@ -255,19 +268,7 @@ impl Kind {
             fs::remove_dir_all(&overlay)?;
         }
         fs::create_dir_all(&overlay)?;
-        let mut files = Vec::new();
-        for (number, manifest) in changes.resources().iter().enumerate() {
-            let file = format!("added-{number}.yaml");
-            fs::write(overlay.join(&file), manifest)?;
-            files.push(file);
-        }
-        let bases = changes.bases().into_iter();
-        let bases = bases
-            .map(|dir| relative(&overlay, &build::workspace().join(dir)))
-            .collect::<Result<Vec<_>>>()?;
-        let place = self.plugin.as_str();
-        let place = Changes::default().replace("WasmPlugin", ".*", "/spec/url", place.into());
-        let mut kustomization = place.then(changes).kustomization(&bases, &files);
+        let mut kustomization = changes.kustomization(&overlay, &[], Some(&self.plugin))?;
         let images = IMAGES.map(|name| {
             json!({
                 "name": format!("registry.example/{name}"),
@@ -322,13 +323,7 @@ impl Cluster for Kind {
         self.remove(&old.difference(&self.objects).cloned().collect())?;
         let handed_over = Instant::now();
         for (deployment, replicas) in std::mem::take(&mut self.replicas) {
-            self.kubectl.run(&[
-                "scale",
-                "-n",
-                SYSTEM,
-                &format!("deployment/{deployment}"),
-                &format!("--replicas={replicas}"),
-            ])?;
+            self.set_replicas(SYSTEM, &deployment, &replicas)?;
         }
         self.wait_for_rollouts()?;
         Ok(handed_over)

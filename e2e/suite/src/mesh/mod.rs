@@ -23,7 +23,7 @@ use serde_json::Value;
 
 pub(crate) use program::{Program, build};
 
-use crate::cluster::{Changes, Cluster, Pod, relative};
+use crate::cluster::{Changes, Cluster, Pod};
 
 /// What Istio of the version in `e2e/mesh/go.mod` ships.
 const ENVOY: &str = "1.39.3";
@@ -480,27 +480,11 @@ impl Cluster for Mesh {
 /// Manifests of the repository, and on top of them what is different here: the place of the
 /// filter's image, and `changes`.
 fn write_overlay(overlay: &Path, changes: &Changes, image: Option<(&str, usize)>) -> Result<()> {
-    let mut changes = changes.clone();
-    let mut files = Vec::new();
-    for (number, manifest) in changes.resources().iter().enumerate() {
-        let file = format!("added-{number}.yaml");
-        fs::write(overlay.join(&file), manifest)?;
-        files.push(file);
-    }
-    let mut number = 0;
-    if let Some((image, change)) = image {
-        let place = Changes::default().replace("WasmPlugin", ".*", "/spec/url", image.into());
-        changes = place.then(&changes);
-        number = change;
-    }
-    let bases = std::iter::once(INSTALLATION).chain(changes.bases());
-    let bases = bases
-        .map(|dir| relative(overlay, &build::workspace().join(dir)))
-        .collect::<Result<Vec<_>>>()?;
-    let text = changes.kustomization(&bases, &files).to_string();
+    let (image, number) = image.unzip();
+    let text = changes.kustomization(overlay, &[INSTALLATION], image)?;
     // Each change is another file, also where it says the same.
     let new = overlay.join("new");
-    fs::write(&new, format!("# {number}\n{text}\n"))?;
+    fs::write(&new, format!("# {}\n{text}\n", number.unwrap_or_default()))?;
     fs::rename(new, overlay.join("kustomization.yaml"))?;
     Ok(())
 }

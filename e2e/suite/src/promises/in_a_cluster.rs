@@ -8,11 +8,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 use harness::http::{Request, send};
-use serde_json::Value;
 
 use super::rollout::report;
 use crate::cluster::{Changes, Cluster, Pod};
-use crate::kind::{APPLICATIONS, GATEWAY, Kind, SYSTEM, items, text};
+use crate::kind::{GATEWAY, Kind, SYSTEM, items, text};
 use crate::traffic::{
     Connection, Visitor, gateway_pod, pods_of, predict, sms, stay, under_load, version, visitors,
     wait_for,
@@ -388,19 +387,16 @@ fn gone(kind: &Kind, names: &[String]) -> Result<()> {
 
 /// How many pods of each Deployment serve.
 fn available(kind: &Kind) -> Result<BTreeMap<String, u64>> {
-    let mut counts = BTreeMap::new();
-    for namespace in APPLICATIONS.into_iter().chain([SYSTEM]) {
-        let deployments = kind
-            .kubectl
-            .json(&["get", "deployments", "-n", namespace])?;
-        for deployment in items(&deployments) {
-            let count: &Value = &deployment["status"]["availableReplicas"];
-            let name = text(&deployment["metadata"]["name"]);
-            counts.insert(
-                format!("{namespace}/{name}"),
-                count.as_u64().unwrap_or_default(),
-            );
-        }
-    }
-    Ok(counts)
+    let deployments = kind.deployments()?;
+    let counts = deployments.iter().map(|deployment| {
+        let metadata = &deployment["metadata"];
+        let name = format!(
+            "{}/{}",
+            text(&metadata["namespace"]),
+            text(&metadata["name"])
+        );
+        let count = deployment["status"]["availableReplicas"].as_u64();
+        (name, count.unwrap_or_default())
+    });
+    Ok(counts.collect())
 }

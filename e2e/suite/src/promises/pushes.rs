@@ -9,8 +9,8 @@ use serde_json::json;
 use super::rollout::{push, report, versions};
 use crate::cluster::{Changes, Cluster};
 use crate::traffic::{
-    Connection, PROMPTLY, gateway_pod, metric, pods_of, predict, sms, stay, under_load, version,
-    visitors, wait_for, within_4_sigma,
+    Connection, PROMPTLY, gateway_pod, metric, pods_of, predict, restore, sms, stay, under_load,
+    version, visitors, wait_for, within_4_sigma,
 };
 
 /// No promise is made of how soon a module is gone.
@@ -221,9 +221,4 @@ pub(crate) fn wrong_route(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         "canary led to stable: with onMismatch: refuse, its users get 502 and stable's notice nothing"
             .to_owned(),
     ])
-}
-
-fn restore(cluster: &mut dyn Cluster) -> Result<()> {
-    cluster.apply(&Changes::default())?;
-    crate::traffic::wait_until_restored(cluster)
 }

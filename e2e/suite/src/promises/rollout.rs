@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Changes, Cluster};
 use crate::traffic::{
-    Connection, Load, PROMPTLY, Visitor, gateway_pod, sms, stay, under_load, version, visitors,
-    wait_for, wait_until_restored, within_4_sigma,
+    Connection, Load, PROMPTLY, Visitor, gateway_pod, restore, sms, stay, under_load, version,
+    visitors, wait_for, within_4_sigma,
 };
 
 const VISITORS: usize = 200;
@@ -158,8 +158,7 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         }
         stay(&gateway, &others, 2)?;
         if std::ptr::eq(changes, &typo) {
-            cluster.apply(&Changes::default())?;
-            wait_until_restored(cluster)?;
+            restore(cluster)?;
         }
     }
 

@@ -80,8 +80,7 @@ impl Machine {
         let missing: Vec<_> = needed
             .into_iter()
             .filter(|(program, _)| !(given && *program == "kind"))
-            // Of the three, only kind and helm know --version.
-            .filter(|(program, _)| !works(program, &["version"]) && !works(program, &["--help"]))
+            .filter(|(program, _)| !works(program, &["--help"]))
             .map(|(program, place)| format!("{program} ({place})"))
             .collect();
         match missing.is_empty() {
