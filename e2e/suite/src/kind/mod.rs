@@ -268,6 +268,11 @@ impl Kind {
             fs::remove_dir_all(&overlay)?;
         }
         fs::create_dir_all(&overlay)?;
+        // Two cores have no room for what the two applications ask for.
+        let cpu = "/spec/template/spec/containers/0/resources/requests/cpu";
+        let changes = Changes::default()
+            .replace("Deployment", ".*", cpu, "10m".into())
+            .then(changes);
         let mut kustomization = changes.kustomization(&overlay, &[], Some(&self.plugin))?;
         let images = IMAGES.map(|name| {
             json!({
