@@ -7,14 +7,23 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use axum::http::{HeaderMap, HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
-use prometheus::{HistogramOpts, HistogramVec, IntGauge, Registry};
+use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Registry};
 use reqwest::{Client, Url, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service_kit::{Problem, SERVED_BY, request_id, trace_headers};
 
-/// Seconds. An answer takes some milliseconds, the deadline is a few seconds.
-const BUCKETS: [f64; 10] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 1.0, 5.0];
+use crate::bucket::bucket;
+
+/// Seconds: from half a millisecond to the deadline of some seconds, in steps of a fifth, for
+/// experiments that look for changes of a twentieth.
+fn borders() -> prometheus::Result<Vec<f64>> {
+    prometheus::exponential_buckets(0.000_5, 1.2, 52)
+}
+
+/// Why a question has no answer.
+const LATE: &str = "late";
+const FAILED: &str = "failed";
 
 /// A client of the model service.
 pub(crate) struct ModelClient {
@@ -22,6 +31,7 @@ pub(crate) struct ModelClient {
     predict: Url,
     timeout: Duration,
     duration: HistogramVec,
+    unanswered: IntCounterVec,
     in_progress: IntGauge,
 }
 
@@ -101,23 +111,35 @@ impl ModelClient {
             .build()?;
         let duration = HistogramVec::new(
             HistogramOpts::new(
-                "prediction_duration_seconds",
-                "Time from the question to the model to its answer, by what became of it.",
+                "answer_duration_seconds",
+                "Time from the question to the model to its answer, if there was one.",
             )
-            .buckets(BUCKETS.to_vec()),
-            &["outcome"],
+            .buckets(borders()?),
+            &["bucket"],
         )?;
+        let unanswered = IntCounterVec::new(
+            Opts::new(
+                "predictions_unanswered_total",
+                "Questions that the model did not answer, by why.",
+            ),
+            &["reason"],
+        )?;
+        for reason in [LATE, FAILED] {
+            unanswered.with_label_values(&[reason]);
+        }
         let in_progress = IntGauge::new(
             "predictions_in_progress",
             "Questions that the model has not answered yet.",
         )?;
         registry.register(Box::new(duration.clone()))?;
+        registry.register(Box::new(unanswered.clone()))?;
         registry.register(Box::new(in_progress.clone()))?;
         Ok(Self {
             client,
             predict,
             timeout,
             duration,
+            unanswered,
             in_progress,
         })
     }
@@ -132,15 +154,16 @@ impl ModelClient {
         let start = Instant::now();
         let mut served_by = Vec::new();
         let outcome = self.send(question, headers, &mut served_by).await;
-        let label = match &outcome {
-            Ok(_) => "answered",
-            Err(failure) if failure.status == StatusCode::GATEWAY_TIMEOUT => "late",
-            Err(_) => "failed",
-        };
-        self.duration
-            .with_label_values(&[label])
-            .observe(start.elapsed().as_secs_f64());
+        if outcome.is_ok() {
+            let duration = self.duration.with_label_values(&[bucket(headers)]);
+            duration.observe(start.elapsed().as_secs_f64());
+        }
         let outcome = outcome.map_err(|failure| {
+            let reason = match failure.status {
+                StatusCode::GATEWAY_TIMEOUT => LATE,
+                _ => FAILED,
+            };
+            self.unanswered.with_label_values(&[reason]).inc();
             tracing::warn!(
                 detail = failure.detail,
                 reason = failure.reason,

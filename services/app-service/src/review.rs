@@ -9,13 +9,13 @@ use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
-use prometheus::{IntCounter, IntCounterVec, Opts, Registry};
+use prometheus::{IntCounter, Registry};
 use serde::de::{self, Unexpected, Visitor};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 use service_kit::Problem;
 use text::Message;
 
-use crate::bucket::bucket;
+use crate::bucket::Outcomes;
 use crate::model::ModelClient;
 use crate::pending::Pending;
 
@@ -23,9 +23,9 @@ struct Reviews {
     model: ModelClient,
     shows_confidence: bool,
     submitted: IntCounter,
-    predictions: IntCounterVec,
-    confirmations: IntCounterVec,
-    overrides: IntCounterVec,
+    predictions: Outcomes,
+    confirmations: Outcomes,
+    overrides: Outcomes,
     pending: Pending,
 }
 
@@ -37,32 +37,30 @@ pub(crate) fn routes(
     confirm_within: Duration,
 ) -> prometheus::Result<Router> {
     let submitted = IntCounter::new("reviews_submitted_total", "Reviews that could be read.")?;
-    let predictions = IntCounterVec::new(
-        Opts::new(
-            "review_predictions_total",
-            "Reviews by what they were called.",
-        ),
-        &["label", "bucket"],
+    let [negative, positive] = [Sentiment::Negative, Sentiment::Positive].map(Sentiment::as_str);
+    let predictions = Outcomes::register(
+        registry,
+        "review_predictions_total",
+        "Reviews by what they were called.",
+        ["label"],
+        &[[negative], [positive]],
     )?;
-    let confirmations = IntCounterVec::new(
-        Opts::new(
-            "review_confirmations_total",
-            "Predictions that users confirmed.",
-        ),
-        &["label", "bucket"],
+    let confirmations = Outcomes::register(
+        registry,
+        "review_confirmations_total",
+        "Predictions that users confirmed.",
+        ["label"],
+        &[[negative], [positive]],
     )?;
-    let overrides = IntCounterVec::new(
-        Opts::new(
-            "review_overrides_total",
-            "Predictions that users corrected, by what they said instead.",
-        ),
-        &["original", "corrected", "bucket"],
+    let overrides = Outcomes::register(
+        registry,
+        "review_overrides_total",
+        "Predictions that users corrected, by what they said instead.",
+        ["original", "corrected"],
+        &[[negative, positive], [positive, negative]],
     )?;
     let pending = Pending::new(confirm_within)?;
     registry.register(Box::new(submitted.clone()))?;
-    registry.register(Box::new(predictions.clone()))?;
-    registry.register(Box::new(confirmations.clone()))?;
-    registry.register(Box::new(overrides.clone()))?;
     registry.register(Box::new(pending.clone()))?;
     let reviews = Reviews {
         model,
@@ -111,8 +109,7 @@ async fn predict(
              prediction,
              confidence,
          }| {
-            let labels = [prediction.as_str(), bucket(&headers)];
-            reviews.predictions.with_label_values(&labels).inc();
+            reviews.predictions.count([prediction.as_str()], &headers);
             reviews.pending.begin(prediction);
             axum::Json(Answer {
                 prediction,
@@ -141,7 +138,6 @@ async fn confirm(
         original_label: original,
         corrected_label: corrected,
     } = verdict;
-    let (original_name, bucket) = (original.as_str(), bucket(&headers));
     match (action, corrected) {
         (Action::Confirm, Some(corrected)) if corrected != original => {
             return Err(unprocessable(
@@ -149,12 +145,11 @@ async fn confirm(
             ));
         }
         (Action::Confirm, _) => {
-            let labels = [original_name, bucket];
-            reviews.confirmations.with_label_values(&labels).inc();
+            reviews.confirmations.count([original.as_str()], &headers);
         }
         (Action::Override, Some(corrected)) if corrected != original => {
-            let labels = [original_name, corrected.as_str(), bucket];
-            reviews.overrides.with_label_values(&labels).inc();
+            let labels = [original.as_str(), corrected.as_str()];
+            reviews.overrides.count(labels, &headers);
         }
         (Action::Override, _) => {
             return Err(unprocessable(

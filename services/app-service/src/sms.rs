@@ -7,11 +7,11 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use prometheus::{Histogram, HistogramOpts, IntCounterVec, Opts, Registry};
+use prometheus::{Histogram, HistogramOpts, Registry};
 use serde::{Deserialize, Serialize};
 use text::{Label, Message};
 
-use crate::bucket::bucket;
+use crate::bucket::Outcomes;
 use crate::model::ModelClient;
 use crate::page;
 
@@ -20,33 +20,32 @@ const LENGTH_BUCKETS: [f64; 7] = [20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 2000.0]
 
 struct Sms {
     model: ModelClient,
-    predictions: IntCounterVec,
-    guesses: IntCounterVec,
+    predictions: Outcomes,
+    guesses: Outcomes,
     length: Histogram,
 }
 
 /// The routes, which count in `registry`.
 pub(crate) fn routes(registry: &Registry, model: ModelClient) -> prometheus::Result<Router> {
-    let predictions = IntCounterVec::new(
-        Opts::new(
-            "sms_predictions_total",
-            "Messages by what they were called.",
-        ),
-        &["label", "bucket"],
+    let [ham, spam] = [Label::Ham, Label::Spam].map(Label::as_str);
+    let predictions = Outcomes::register(
+        registry,
+        "sms_predictions_total",
+        "Messages by what they were called.",
+        ["label"],
+        &[[ham], [spam]],
     )?;
-    let guesses = IntCounterVec::new(
-        Opts::new(
-            "sms_guesses_total",
-            "Guesses of users by whether the model agreed.",
-        ),
-        &["agreed", "bucket"],
+    let guesses = Outcomes::register(
+        registry,
+        "sms_guesses_total",
+        "Guesses of users by whether the model agreed.",
+        ["agreed"],
+        &[["yes"], ["no"]],
     )?;
     let length = Histogram::with_opts(
         HistogramOpts::new("sms_length_characters", "Characters of a message.")
             .buckets(LENGTH_BUCKETS.to_vec()),
     )?;
-    registry.register(Box::new(predictions.clone()))?;
-    registry.register(Box::new(guesses.clone()))?;
     registry.register(Box::new(length.clone()))?;
     let sms = Sms {
         model,
@@ -96,14 +95,10 @@ async fn check(
     app.length.observe(sms.as_str().chars().count() as f64);
     let reply = app.model.ask(&Asked { sms: &sms }, &headers).await;
     reply.answer(|Prediction { result, classifier }| {
-        let bucket = bucket(&headers);
-        let predictions = &app.predictions;
-        predictions
-            .with_label_values(&[result.as_str(), bucket])
-            .inc();
+        app.predictions.count([result.as_str()], &headers);
         if let Some(guess) = guess {
             let agreed = if guess == result { "yes" } else { "no" };
-            app.guesses.with_label_values(&[agreed, bucket]).inc();
+            app.guesses.count([agreed], &headers);
         }
         axum::Json(Answer {
             classifier,

@@ -363,11 +363,38 @@ async fn metrics_count_requests_by_route_and_guesses_by_agreement() {
         r#"sms_predictions_total{bucket="31",label="spam",version="canary"} 1"#,
         r#"sms_predictions_total{bucket="none",label="spam",version="canary"} 2"#,
         r#"sms_length_characters_bucket{version="canary",le="20"} 4"#,
-        r#"prediction_duration_seconds_count{outcome="answered",version="canary"} 4"#,
+        r#"answer_duration_seconds_count{bucket="7",version="canary"} 1"#,
+        r#"answer_duration_seconds_count{bucket="none",version="canary"} 2"#,
+        r#"predictions_unanswered_total{reason="late",version="canary"} 0"#,
         r#"predictions_in_progress{version="canary"} 0"#,
     ] {
         assert!(metrics.contains(line), "{line} is not in\n{metrics}");
     }
+}
+
+#[tokio::test]
+async fn what_experiments_count_is_there_from_the_start_for_every_bucket() {
+    let app = start(&spam_model().await);
+    let metrics = get(&app, "/metrics").await.text().await.expect("text");
+    for name in ["sms_predictions_total", "sms_guesses_total"] {
+        let series = metrics.lines().filter(|line| line.starts_with(name));
+        assert_eq!(series.clone().count(), 2 * 33, "{name}");
+        assert!(series.clone().all(|line| line.ends_with(" 0")), "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_copy_of_a_request_belongs_to_no_experiment() {
+    let app = start(&spam_model().await);
+    let request = client().expect("client").post(format!("{}/sms", app.url));
+    let request = request
+        .header("x-rollout-bucket", "7")
+        .header("x-shadow", "true")
+        .json(&json!({ "sms": "hi" }));
+    request.send().await.expect("answers");
+    let metrics = get(&app, "/metrics").await.text().await.expect("text");
+    let line = r#"sms_predictions_total{bucket="none",label="spam",version="canary"} 1"#;
+    assert!(metrics.contains(line), "{line} is not in\n{metrics}");
 }
 
 #[tokio::test]
