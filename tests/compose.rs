@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use harness::http::{self, Client, Request, Response};
 use harness::metrics;
 use harness::promise::{self, PROMPTLY, sms, within_4_sigma};
+use lanekeeper_policy::{BUCKETS, slot};
 use promises::{cookies, user_of, version_of};
 use serde_json::Value;
 
@@ -161,7 +162,7 @@ fn an_override_reaches_canary_and_what_a_client_makes_up_changes_nothing() {
 #[test]
 fn a_made_up_bucket_does_not_reach_the_experiments_metrics() {
     let compose = Compose::running();
-    let guesses = |bucket| {
+    let guesses = |bucket: &str| {
         let request = Request::get("/metrics").header("x-experiment", "stable");
         let metrics = http::send(&compose.gateway, &request).expect("metrics");
         metrics::sum(
@@ -170,16 +171,19 @@ fn a_made_up_bucket_does_not_reach_the_experiments_metrics() {
             &[("bucket", bucket), ("version", "stable")],
         )
     };
-    let before = guesses("none").unwrap_or_default();
+    let user = user_of("stable");
+    let own = slot("sms-checker", user.as_bytes()) % BUCKETS;
+    let [own, made_up] = [own, (own + 1) % BUCKETS].map(|bucket| bucket.to_string());
+    let before = [&own, &made_up].map(|bucket| guesses(bucket));
     let request = Request::post("/sms", r#"{"sms": "see you at six", "guess": "ham"}"#)
         .header("content-type", "application/json")
-        .header("x-user", user_of("stable"))
+        .header("x-user", &user)
         .header("x-shadow", "true")
-        .header("x-rollout-bucket", "7");
+        .header("x-rollout-bucket", &made_up);
     let response = http::send(&compose.gateway, &request).expect("a response");
     assert_eq!(version(&response), "stable");
-    assert_eq!(guesses("7"), None);
-    assert_eq!(guesses("none"), Some(before + 1));
+    let counted = [before[0].map(|count| count + 1), before[1]];
+    assert_eq!([&own, &made_up].map(|bucket| guesses(bucket)), counted);
 }
 
 #[test]

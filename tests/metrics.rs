@@ -48,6 +48,22 @@ fn assignments_count_new_people_once() {
 }
 
 #[test]
+fn the_slots_of_each_version_are_there_to_compare_new_people_with() {
+    let gateway = Gateway::start(&policy(json!({})));
+    let slots = |version| {
+        let labels = [("rollout", "sms-checker"), ("version", version)];
+        gateway.metric("lanekeeper_slots", &labels)
+    };
+    assert_eq!(["stable", "canary"].map(slots), [Some(9_000), Some(1_000)]);
+    let without_canary = json!([{ "name": "stable", "weight": 100, "baseline": true }]);
+    gateway.push(&policy(json!({ "versions": without_canary })));
+    assert_eq!(["stable", "canary"].map(slots), [Some(10_000), Some(0)]);
+    // Whoever brings the version along was given it elsewhere.
+    gateway.push(&policy(json!({ "clientHeader": "accept" })));
+    assert_eq!(["stable", "canary"].map(slots), [Some(0), Some(0)]);
+}
+
+#[test]
 fn the_configuration_in_force_is_a_number_that_the_command_line_knows_too() {
     let document = policy(json!({}));
     let gateway = Gateway::start(&document);

@@ -28,12 +28,24 @@ fn a_spoofed_version_header_changes_nothing_in_any_casing_or_number() {
 fn headers_that_only_the_filter_sets_do_not_pass() {
     let gateway = Gateway::start(&policy(json!({})));
     let request = Request::get("/")
+        .header("X-Experiment", "canary")
         .header("X-Shadow", "true")
         .header("x-shadow", "true")
         .header("X-Rollout-Bucket", "7");
     let (_, echo) = gateway.echo(&request);
     assert!(echo.headers.all("x-shadow").is_empty());
     assert!(echo.headers.all("x-rollout-bucket").is_empty());
+}
+
+#[test]
+fn a_users_bucket_is_ours_whatever_the_client_says() {
+    let gateway = Gateway::start(&policy(json!({})));
+    let request = Request::get("/")
+        .header("X-User", "alice")
+        .header("X-Rollout-Bucket", "7")
+        .header("x-rollout-bucket", "8");
+    let (_, echo) = gateway.echo(&request);
+    assert_eq!(echo.headers.all("x-rollout-bucket"), [b"6"]);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use lanekeeper_cli::{LoadError, Written};
-use lanekeeper_policy::{Policy, Rollout, SLOTS};
+use lanekeeper_policy::{Policy, Rollout};
 use serde_json::Value;
 
 use crate::Failure;
@@ -111,13 +111,7 @@ pub(crate) fn summary(policy: &Policy, document: &Value) -> String {
 }
 
 fn versions(rollout: &Rollout) -> String {
-    let mut slots = vec![0; rollout.versions().len()];
-    for slot in 0..SLOTS {
-        if let Some(count) = slots.get_mut(rollout.version_of_slot(slot)) {
-            *count += 1;
-        }
-    }
-    let described = rollout.versions().iter().zip(slots).enumerate();
+    let described = rollout.versions().iter().zip(rollout.slots()).enumerate();
     let described = described.map(|(index, (version, slots))| {
         let role = match version.state() {
             "live" if index == rollout.baseline() => " (baseline)".to_owned(),

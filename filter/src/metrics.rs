@@ -172,30 +172,70 @@ impl Metrics {
     }
 }
 
+/// What was said of a plugin.
+struct Said {
+    plugin: String,
+    rejected: bool,
+    hash: u32,
+    /// The labels under which its versions have slots.
+    slots: Vec<String>,
+}
+
 thread_local! {
     /// What this VM said last of each plugin.
-    static SAID: RefCell<Vec<(String, bool, u32)>> = const { RefCell::new(Vec::new()) };
+    static SAID: RefCell<Vec<Said>> = const { RefCell::new(Vec::new()) };
 }
 
 /// Says which policy of a plugin is in force, and whether the one that was pushed was refused. Asked
 /// with every request, as a configuration may come back without notice; says only what is new.
-pub(crate) fn configured(plugin: &str, rejected: bool, hash: u32) {
-    let known = |(name, r, h): &(String, bool, u32)| name == plugin && (*r, *h) == (rejected, hash);
-    if SAID.with_borrow(|said| said.iter().any(known)) {
-        return;
-    }
+pub(crate) fn configured(plugin: &str, rejected: bool, policy: &Policy) {
+    let hash = policy.hash();
     SAID.with_borrow_mut(|said| {
-        said.retain(|(name, ..)| name != plugin);
-        said.push((plugin.to_owned(), rejected, hash));
+        let before = said.iter().position(|said| said.plugin == plugin);
+        let before = match before {
+            Some(index) => match said.get(index) {
+                Some(said) if (said.rejected, said.hash) == (rejected, hash) => return,
+                _ => said.swap_remove(index).slots,
+            },
+            None => Vec::new(),
+        };
+        let labels = labels(&[("plugin", plugin)]);
+        gauge(&labels, "config_rejected", rejected.into());
+        gauge(&labels, "config_hash", hash.into());
+        said.push(Said {
+            plugin: plugin.to_owned(),
+            rejected,
+            hash,
+            slots: say_slots(policy, before),
+        });
     });
-    let labels = labels(&[("plugin", plugin)]);
-    let gauge = |name: &str| host::define_metric(MetricType::Gauge, &format!("{labels}{name}"));
-    host::record(gauge("lanekeeper_config_rejected"), rejected.into());
-    host::record(gauge("lanekeeper_config_hash"), hash.into());
+}
+
+/// Says how many slots each version has by which newcomers are given it. A version that is gone, of
+/// those that were `before`, has none.
+fn say_slots(policy: &Policy, mut before: Vec<String>) -> Vec<String> {
+    let mut now = Vec::new();
+    for rollout in policy.rollouts().iter().filter(|rollout| rollout.splits()) {
+        for (version, slots) in rollout.versions().iter().zip(rollout.slots()) {
+            let labels = labels(&[("rollout", rollout.name()), ("version", version.name())]);
+            gauge(&labels, "slots", slots.into());
+            before.retain(|old| *old != labels);
+            now.push(labels);
+        }
+    }
+    for labels in before {
+        gauge(&labels, "slots", 0);
+    }
+    now
 }
 
 fn counter(labels: &str, name: &str) -> Option<u32> {
     host::define_metric(MetricType::Counter, &format!("{labels}lanekeeper_{name}"))
+}
+
+fn gauge(labels: &str, name: &str, value: u64) {
+    let name = format!("{labels}lanekeeper_{name}");
+    host::record(host::define_metric(MetricType::Gauge, &name), value);
 }
 
 fn labels(labels: &[(&str, &str)]) -> String {

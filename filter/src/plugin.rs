@@ -66,7 +66,7 @@ impl Plugin {
             Some(pushed) => Rc::clone(pushed),
             None => last_good::in_force(&self.name, |policy| InForce::new(&self.name, policy)),
         };
-        metrics::configured(&self.name, self.pushed.is_none(), in_force.policy.hash());
+        metrics::configured(&self.name, self.pushed.is_none(), &in_force.policy);
         in_force
     }
 }

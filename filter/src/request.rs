@@ -4,8 +4,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lanekeeper_policy::{
-    Headers, MISMATCH_HEADER, Mismatch, Outbound, Outcome, Request, ResponsePlan, SHADOW_HEADER,
-    SHARED_CACHE_HEADERS, Sidecar, VERSION_HEADER, private_cache_control,
+    BUCKET_HEADER, Headers, MISMATCH_HEADER, Mismatch, Outbound, Outcome, Request, ResponsePlan,
+    SHADOW_HEADER, SHARED_CACHE_HEADERS, Sidecar, VERSION_HEADER, private_cache_control,
 };
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -129,6 +129,9 @@ impl InForce {
         }
         if let Some(version) = decision.version {
             host::set_header(REQUEST, VERSION_HEADER, version.as_bytes());
+        }
+        if let Some(bucket) = decision.bucket {
+            host::set_header(REQUEST, BUCKET_HEADER, bucket.to_string().as_bytes());
         }
         (decision.response, Action::Continue)
     }

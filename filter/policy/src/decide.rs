@@ -5,11 +5,14 @@ use crate::cookie::{self, VersionCookie};
 use crate::headers::Headers;
 use crate::policy::{Identity, IdentitySource, Policy, Rollout};
 use crate::sidecar::SHADOW_HEADER;
-use crate::slot::slot;
+use crate::slot::{bucket, slot};
 use crate::{VERSION_HEADER, path};
 
+/// The request header that names the user's bucket, for metrics of experiments.
+pub const BUCKET_HEADER: &str = "x-rollout-bucket";
+
 /// Headers beside the version header that only the filter may set.
-const FILTER_HEADERS: [&str; 2] = [SHADOW_HEADER, "x-rollout-bucket"];
+const FILTER_HEADERS: [&str; 2] = [SHADOW_HEADER, BUCKET_HEADER];
 
 /// An identity is at most this long.
 const MAX_IDENTITY: usize = 256;
@@ -33,6 +36,8 @@ pub struct Decision<'p> {
     pub outcome: Outcome,
     /// The value of the version header; where it is `None`, the request leaves without one.
     pub version: Option<&'p str>,
+    /// The value of the bucket header; where it is `None`, the request leaves without one.
+    pub bucket: Option<u32>,
     /// Headers of the request that may not go on.
     pub remove: Vec<&'p str>,
     /// What happens to the response.
@@ -63,6 +68,15 @@ pub struct Assignment {
     pub slot: Option<u32>,
     /// Whether a visitor id was minted: a new person.
     pub minted: bool,
+}
+
+impl Assignment {
+    /// The user's bucket. Who chose the version belongs to no experiment.
+    fn bucket(&self) -> Option<u32> {
+        self.slot
+            .filter(|_| self.source != Source::Override)
+            .map(bucket)
+    }
 }
 
 /// What a version was assigned by, in order of precedence.
@@ -128,6 +142,7 @@ impl Policy {
             return Decision {
                 outcome: Outcome::Unmatched,
                 version: None,
+                bucket: None,
                 remove,
                 response: ResponsePlan::default(),
             };
@@ -138,14 +153,21 @@ impl Policy {
             return Decision {
                 outcome: Outcome::Exempt,
                 version: rollout.version_name(rollout.baseline),
+                bucket: None,
                 remove,
                 response: ResponsePlan::default(),
             };
         }
         let (assignment, set_cookies) = rollout.assign(index, request, entropy);
+        let bucket = assignment.bucket();
+        if bucket.is_some() {
+            // It is replaced.
+            remove.retain(|name| *name != BUCKET_HEADER);
+        }
         Decision {
             outcome: Outcome::Assigned(assignment),
             version: rollout.version_name(assignment.version),
+            bucket,
             remove,
             response: ResponsePlan {
                 set_cookies,

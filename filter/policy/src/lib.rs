@@ -57,7 +57,9 @@ mod slot;
 
 pub use cache_control::{SHARED_CACHE_HEADERS, private_cache_control};
 pub use config::fault::{Fault, Faults};
-pub use decide::{Assignment, Decision, Entropy, Outcome, Request, ResponsePlan, Source};
+pub use decide::{
+    Assignment, BUCKET_HEADER, Decision, Entropy, Outcome, Request, ResponsePlan, Source,
+};
 pub use headers::Headers;
 pub use path::normalise as normalise_path;
 pub use policy::{Policy, Rollout, Version};
@@ -66,7 +68,7 @@ pub use quota::algorithm::{Algorithm, Step, Verdict};
 pub use quota::judge::{Count, Host, Judge, Judgement, Ruling};
 pub use quota::refusal::Refusal;
 pub use sidecar::{MISMATCH_HEADER, Mismatch, Outbound, SHADOW_HEADER, Sidecar};
-pub use slot::{SLOTS, slot};
+pub use slot::{BUCKETS, SLOTS, slot};
 
 /// The request header that names the version; routes select on it.
 pub const VERSION_HEADER: &str = "x-app-version";

@@ -12,7 +12,7 @@ use crate::host::{self, HostPattern};
 use crate::path;
 use crate::quota::Quota;
 use crate::sidecar::Sidecar;
-use crate::slot::SlotRange;
+use crate::slot::{SLOTS, SlotRange};
 
 /// A policy: checked, and ready to decide.
 #[derive(Clone, Debug)]
@@ -298,6 +298,25 @@ impl Rollout {
             .iter()
             .find(|(range, _)| range.contains(slot))
             .map_or(self.baseline, |(_, version)| *version)
+    }
+
+    /// How many slots each version has, in the order of the versions.
+    pub fn slots(&self) -> Vec<u32> {
+        let owned = |version| {
+            let ranges = self.ranges.iter().filter(|(_, owner)| *owner == version);
+            ranges.map(|(range, _)| range.len()).sum::<u32>()
+        };
+        let mut slots: Vec<u32> = (0..self.versions.len()).map(owned).collect();
+        let unowned = SLOTS.saturating_sub(slots.iter().sum());
+        if let Some(slots) = slots.get_mut(self.baseline) {
+            *slots += unowned;
+        }
+        slots
+    }
+
+    /// Whether newcomers are given a version by their slots.
+    pub fn splits(&self) -> bool {
+        self.on_missing == OnMissing::Split && self.client_header == ClientHeader::Ignore
     }
 
     /// A version that may still be served: live or draining.

@@ -21,6 +21,14 @@ pub fn slot(rollout: &str, identity: &[u8]) -> u32 {
     hash % SLOTS
 }
 
+/// Number of buckets, the units that experiments compare: users, thrown together by their slots.
+pub const BUCKETS: u32 = 32;
+
+/// The bucket of the user with a slot.
+pub(crate) fn bucket(slot: u32) -> u32 {
+    slot % BUCKETS
+}
+
 /// Some slots in a row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SlotRange {
@@ -46,6 +54,11 @@ impl SlotRange {
 
     pub(crate) fn contains(&self, slot: u32) -> bool {
         (self.first..=self.last).contains(&slot)
+    }
+
+    /// How many slots.
+    pub(crate) fn len(&self) -> u32 {
+        self.last - self.first + 1
     }
 
     pub(crate) fn overlaps(&self, other: &Self) -> bool {

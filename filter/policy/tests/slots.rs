@@ -44,6 +44,19 @@ proptest! {
     }
 }
 
+proptest! {
+    #[test]
+    fn the_slots_of_a_version_are_those_by_which_newcomers_are_given_it(
+        (first, length) in (0u32..5_000, 1u32..5_000),
+    ) {
+        let last = first + length - 1;
+        let slots = json!({ "slots": [format!("{first}-{last}"), "9999"] });
+        let policy = policy(json!({ "versions": versions(json!({}), slots) }));
+        let slots = policy.rollouts()[0].slots();
+        prop_assert_eq!(slots, [owned(&policy, 0), owned(&policy, 1)]);
+    }
+}
+
 fn two_versions(canary: u32) -> Policy {
     let percent = |slots: u32| json!({ "weight": f64::from(slots) / 100.0 });
     policy(json!({ "versions": versions(percent(SLOTS - canary), percent(canary)) }))

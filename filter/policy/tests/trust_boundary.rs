@@ -20,18 +20,26 @@ fn headers_that_only_the_filter_may_set_do_not_pass() {
     let request = get(&spoofed);
     let decision = decide(&policy, &request);
     assert_eq!(decision.version, Some("stable"));
-    assert_eq!(decision.remove, ["x-shadow", "x-rollout-bucket"]);
+    assert_eq!(decision.remove, ["x-shadow"]);
+    assert_ne!(decision.bucket, Some(7), "the client's");
 }
 
 #[test]
 fn where_no_rollout_is_they_do_not_pass_either() {
     let policy = policy(json!({}));
-    let spoofed = [("x-app-version", "canary"), ("x-shadow", "true")];
+    let spoofed = [
+        ("x-app-version", "canary"),
+        ("x-shadow", "true"),
+        ("x-rollout-bucket", "7"),
+    ];
     let request = request("GET", "other.local", "/", &spoofed);
     let decision = decide(&policy, &request);
     assert_eq!(decision.outcome, Outcome::Unmatched);
     assert_eq!(decision.version, None);
-    assert_eq!(decision.remove, ["x-shadow", "x-app-version"]);
+    assert_eq!(
+        decision.remove,
+        ["x-shadow", "x-rollout-bucket", "x-app-version"]
+    );
     assert_eq!(decision.response, Default::default());
 }
 

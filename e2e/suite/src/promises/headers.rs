@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use harness::http::send;
 use harness::upstream::Echo;
-use lanekeeper_policy::slot;
+use lanekeeper_policy::{BUCKETS, slot};
 use serde_json::json;
 
 use super::users::mismatches;
@@ -55,15 +55,20 @@ pub(crate) fn keep(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         "x-app-version: {:?}",
         seen.headers.all("x-app-version")
     );
-    for name in ["x-shadow", "x-rollout-bucket"] {
-        ensure!(
-            seen.headers.all(name).is_empty(),
-            "{name} crosses the gateway"
-        );
-    }
+    ensure!(
+        seen.headers.all("x-shadow").is_empty(),
+        "x-shadow crosses the gateway"
+    );
+    let bucket = (slot("sms-checker", user.as_bytes()) % BUCKETS).to_string();
+    ensure!(
+        seen.headers.all("x-rollout-bucket") == [bucket.as_bytes()],
+        "x-rollout-bucket: {:?}, not {bucket} of {user}",
+        seen.headers.all("x-rollout-bucket")
+    );
     Ok(vec![
         "x-experiment: canary reaches canary in both tiers and leaves no cookie".to_owned(),
-        "a client's x-app-version, x-shadow and x-rollout-bucket do not cross the gateway"
+        "a client's x-app-version, x-shadow and x-rollout-bucket do not cross the gateway, \
+         the user's own bucket reaches the application"
             .to_owned(),
     ])
 }
