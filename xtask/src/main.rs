@@ -6,6 +6,7 @@ mod demo;
 mod dist;
 mod e2e;
 mod machine;
+mod rules;
 mod test;
 
 use std::io::{self, Write};
@@ -28,6 +29,7 @@ enum Task {
     Demo(demo::Args),
     Dist(dist::Args),
     E2e(e2e::Args),
+    Rules(rules::Args),
     Test(test::Args),
 }
 
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
         Task::Demo(args) => demo::run(&args),
         Task::Dist(args) => dist::run(&args),
         Task::E2e(args) => e2e::run(&args),
+        Task::Rules(args) => rules::run(&args),
         Task::Test(args) => test::run(&args),
     };
     match done {

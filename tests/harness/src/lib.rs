@@ -7,6 +7,7 @@
 //! | module | what it gives |
 //! | --- | --- |
 //! | [`build`] | the compiled filter and the service binaries |
+//! | [`debian`] | Prometheus and Alertmanager, found or fetched |
 //! | [`image`] | container images, written without a container engine |
 //! | [`wasm_host`] | the compiled filter under full control: time, entropy, faults (feature `wasm-host`) |
 //! | [`envoy`] | the real Envoy, found or fetched, started and asked by its admin API |
@@ -17,14 +18,17 @@
 //! | [`headers`] | headers in order, repeated ones included: the type that all of these share |
 //! | [`http`] | a client that can send what decent clients refuse to |
 //! | [`metrics`] | what Prometheus would scrape, read |
+//! | [`monitoring`] | the files of `monitoring/` |
 //! | [`promise`] | what promises about the SMS checker have in common |
 
 pub mod build;
+pub mod debian;
 pub mod envoy;
 pub mod headers;
 pub mod http;
 pub mod image;
 pub mod metrics;
+pub mod monitoring;
 pub mod plugin;
 pub mod ports;
 pub mod process;
