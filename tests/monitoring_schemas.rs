@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// Whose CRDs, and what puts a kustomization together.
 const OPERATOR: &str = "github.com/prometheus-operator/prometheus-operator@v0.85.0";
-const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.8.3";
+const KUSTOMIZE: &str = "sigs.k8s.io/kustomize/kustomize/v5@v5.7.1";
 /// The types of Grafana 11.6, by Grafana.
 const GRAFANA: &str = "grafana-foundation-sdk==1769699379!11.6.0";
 
@@ -119,7 +119,7 @@ fn the_operator_takes_monitors_and_rules() {
 
 /// Runs grafana_schema.py on dashboards; what it says.
 fn unknown_to_grafana(dashboards: &[PathBuf]) -> String {
-    let sdk = tools().join("grafana-foundation-sdk");
+    let sdk = tools().join(GRAFANA);
     if !sdk.is_dir() {
         // On the same file system, so that the rename is atomic.
         fs::create_dir_all(tools()).expect("a directory");
