@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
-use harness::{build, envoy};
+use harness::{build, debian, envoy};
 
 use super::{Outcome, Step};
 use crate::machine::{self, works};
@@ -14,7 +14,7 @@ use crate::machine::{self, works};
 /// The step that is only taken when it is asked for.
 pub(super) const MATRIX: &str = "envoys";
 
-pub(super) const STEPS: [Step; 11] = [
+pub(super) const STEPS: [Step; 12] = [
     Step {
         name: "setup",
         about: "the Rust targets, Node.js, pip, Redis and Chromium",
@@ -44,6 +44,11 @@ pub(super) const STEPS: [Step; 11] = [
         name: "browser",
         about: "sentiment review in a real browser",
         run: browser,
+    },
+    Step {
+        name: "monitor",
+        about: "rules, alerts, mails and dashboards, by promtool, amtool and the schemas of others",
+        run: monitor,
     },
     Step {
         name: "mesh",
@@ -166,6 +171,33 @@ fn browser() -> Result<Outcome> {
         "--test=browser",
         "--locked",
     ]))
+}
+
+/// What can be checked is, also where a tool is missing.
+fn monitor() -> Result<Outcome> {
+    let run = |test| {
+        let test = format!("--test={test}");
+        say_and_run(&mut cargo(&[
+            "test",
+            "--package=promises",
+            &test,
+            "--locked",
+        ]))
+    };
+    let mut missing = Vec::new();
+    match debian::program("promtool").and_then(|_| debian::program("amtool")) {
+        Ok(_) => run("monitoring_rules")?,
+        Err(error) => missing.push(format!("{error:#}")),
+    }
+    let python = "import sys, pip; sys.exit(sys.version_info < (3, 11))";
+    match works("go", &["version"]) && works("python3", &["-c", python]) {
+        true => run("monitoring_schemas")?,
+        false => missing.push("there is no Go, or no Python 3.11 with pip".to_owned()),
+    }
+    match missing.is_empty() {
+        true => Ok(Outcome::Passed),
+        false => skip(missing.join("; ")),
+    }
 }
 
 fn mesh() -> Result<Outcome> {
