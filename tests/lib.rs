@@ -274,27 +274,29 @@ pub fn request(headers: &[(&str, &str)]) -> harness::wasm_host::Headers {
 }
 
 /// An application behind Lanekeeper, as `cargo xtask demo` runs it.
-struct Application {
+pub struct Application {
     topology: Topology,
-    dir: PathBuf,
+    parts: Parts,
+    gateway: PluginFile,
+    policy: Value,
 }
 
 impl Drop for Application {
     fn drop(&mut self) {
         // The logs of a failure stay.
         if !std::thread::panicking() {
-            let _ = std::fs::remove_dir_all(&self.dir);
+            let _ = std::fs::remove_dir_all(&self.parts.dir);
         }
     }
 }
 
 impl Application {
     /// Starts everything, with these policies at the gateway and in the sidecars.
-    fn start(name: &str, app: App, gateway: &Value, sidecar: &Value) -> Self {
+    fn start(name: &str, app: App, policy: Value, sidecar: &Value) -> Self {
         let dir = Process::scratch_dir(name).expect("a directory");
         let filter = harness::build::filter_wasm().expect("the filter");
         let [gateway, sidecar] =
-            [("gateway", gateway), ("sidecar", sidecar)].map(|(role, policy)| {
+            [("gateway", &policy), ("sidecar", sidecar)].map(|(role, policy)| {
                 let plugin = PluginFile::new(role, &dir, &filter);
                 plugin
                     .push(&policy.to_string(), &Environment::default())
@@ -306,17 +308,53 @@ impl Application {
             envoy: binary(),
             app_service: service("app-service"),
             model_service: service("model-service"),
-            dir: dir.clone(),
+            dir,
         };
         let topology = Topology::start(&parts, 0, 0, gateway.file(), sidecar.file());
         Self {
             topology: topology.expect("all parts start"),
-            dir,
+            parts,
+            gateway,
+            policy,
         }
     }
 
-    fn gateway(&self) -> String {
+    /// `127.0.0.1:port` of the gateway.
+    pub fn gateway(&self) -> String {
         self.topology.gateway().expect("a listener")
+    }
+
+    /// `127.0.0.1:port` of the inbound listener of a version's sidecar.
+    pub fn sidecar(&self, version: &str) -> String {
+        let index = usize::from(version == "canary");
+        self.topology.sidecars()[index]
+            .address("inbound")
+            .expect("a listener")
+    }
+
+    /// What runs.
+    pub fn topology(&self) -> &Topology {
+        &self.topology
+    }
+
+    /// The gateway's policy.
+    pub fn policy(&self) -> &Value {
+        &self.policy
+    }
+
+    /// Hands a policy, or what is none, to the gateway.
+    pub fn push(&self, text: &str) {
+        self.gateway
+            .push(text, &Environment::default())
+            .expect("a file");
+    }
+
+    /// Puts another model service in the place of a version's, or the shadow's, with these settings
+    /// instead of the usual ones.
+    pub fn replace_model(&mut self, version: &str, settings: &[(&str, &str)]) {
+        self.topology
+            .replace_model(&self.parts, version, settings)
+            .expect("it starts");
     }
 }
 
@@ -337,12 +375,18 @@ pub struct SmsChecker(Application);
 impl SmsChecker {
     /// Starts everything.
     pub fn start() -> Self {
-        let [gateway, sidecar] = ["sms-checker-gateway", "sms-checker-sidecar"];
+        Self::start_with(|_| ())
+    }
+
+    /// Starts everything, with some fields of the gateway's policy changed.
+    pub fn start_with(change: impl FnOnce(&mut Value)) -> Self {
+        let mut gateway = policy_of_repository("sms-checker-gateway");
+        change(&mut gateway);
         Self(Application::start(
             "sms-checker",
             App::SmsChecker,
-            &policy_of_repository(gateway),
-            &policy_of_repository(sidecar),
+            gateway,
+            &policy_of_repository("sms-checker-sidecar"),
         ))
     }
 
@@ -353,10 +397,12 @@ impl SmsChecker {
 
     /// `127.0.0.1:port` of the inbound listener of a version's sidecar.
     pub fn sidecar(&self, version: &str) -> String {
-        let index = usize::from(version == "canary");
-        self.0.topology.sidecars()[index]
-            .address("inbound")
-            .expect("a listener")
+        self.0.sidecar(version)
+    }
+
+    /// What it consists of.
+    pub fn application(&mut self) -> &mut Application {
+        &mut self.0
     }
 
     /// Requests that reached a sidecar of another version than they were meant for.
@@ -392,12 +438,17 @@ impl Sentiment {
             frontend: service("app-frontend"),
             api_url: format!("http://{}", Self::API),
         };
-        Self(Application::start("sentiment", app, &gateway, &sidecar))
+        Self(Application::start("sentiment", app, gateway, &sidecar))
     }
 
     /// `127.0.0.1:port` of the gateway.
     pub fn gateway(&self) -> String {
         self.0.gateway()
+    }
+
+    /// What it consists of.
+    pub fn application(&mut self) -> &mut Application {
+        &mut self.0
     }
 
     /// The sum of the app-service's series `name`, in a version, that have all of these labels.

@@ -35,6 +35,23 @@ pub fn program(name: &str) -> Result<PathBuf> {
     Ok(cache.get(package)?.join("usr/bin").join(name))
 }
 
+/// A command that runs one of these.
+pub fn command(name: &str) -> Result<Command> {
+    let program = program(name)?;
+    let share = program.ancestors().nth(2).map(|usr| usr.join("share"));
+    let unpacked = share.filter(|share| share.starts_with(build::target_dir()));
+    // Debian's Alertmanager looks for its templates in /usr/share, where they are not: it is given a
+    // /usr/share that nobody else sees.
+    let (Some(share), "prometheus-alertmanager") = (unpacked, name) else {
+        return Ok(Command::new(program));
+    };
+    let mut command = Command::new("unshare");
+    let script = r#"mount --bind "$0" /usr/share && exec "$@""#;
+    command.args(["--mount", "--map-root-user", "sh", "-c", script]);
+    command.arg(share).arg(program);
+    Ok(command)
+}
+
 /// Unpacked packages, `<dir>/<package>/usr/bin/...`.
 struct Cache {
     dir: PathBuf,

@@ -13,6 +13,8 @@
 //! | [`envoy`] | the real Envoy, found or fetched, started and asked by its admin API |
 //! | [`plugin`] | the file from which an Envoy reads the filter and its policy |
 //! | [`topology`] | an application with gateway, sidecars and services, and the same behind plain Envoy |
+//! | [`prometheus`] | Prometheus and Alertmanager, configured as in `monitoring/` |
+//! | [`mail`] | a mail server that keeps what it gets |
 //! | [`process`] | any other program, with its log, killed with its owner |
 //! | [`upstream`] | a server that answers with exactly what it received |
 //! | [`headers`] | headers in order, repeated ones included: the type that all of these share |
@@ -27,11 +29,13 @@ pub mod envoy;
 pub mod headers;
 pub mod http;
 pub mod image;
+pub mod mail;
 pub mod metrics;
 pub mod monitoring;
 pub mod plugin;
 pub mod ports;
 pub mod process;
+pub mod prometheus;
 pub mod promise;
 pub mod template;
 pub mod topology;

@@ -66,6 +66,22 @@ pub struct Topology {
     sidecars: Vec<Envoy>,
     services: Vec<Process>,
     app_ports: [u16; 2],
+    page_ports: Option<[u16; 2]>,
+    /// Stable's, canary's and the shadow's.
+    model_ports: [u16; 3],
+}
+
+/// Where Prometheus finds metrics.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    /// The namespace that the application has in a cluster.
+    pub namespace: &'static str,
+    /// The services behind Lanekeeper: the name of the Service, and `host:port`.
+    pub services: Vec<(&'static str, String)>,
+    /// The admin APIs of the gateways, which have them under `/stats/prometheus`.
+    pub gateways: Vec<String>,
+    /// The same of the sidecars.
+    pub sidecars: Vec<String>,
 }
 
 impl Topology {
@@ -135,6 +151,8 @@ impl Topology {
             sidecars,
             services,
             app_ports,
+            page_ports: matches!(parts.app, App::Sentiment { .. }).then_some(page_ports),
+            model_ports: [a, b, shadow_port],
         })
     }
 
@@ -166,6 +184,62 @@ impl Topology {
     /// The gateway itself.
     pub fn gateway_envoy(&self) -> &Envoy {
         &self.gateway
+    }
+
+    /// Where metrics of what stands behind Lanekeeper are, and of Lanekeeper itself: the name of the
+    /// Service and `host:port`. Envoys have them under `/stats/prometheus`.
+    pub fn metrics(&self) -> Metrics {
+        let at = |port| format!("{HOST}:{port}");
+        let pages = self.page_ports.into_iter().flatten();
+        let pages = pages.map(|port| ("app-frontend", at(port)));
+        let apps = self.apps().map(|address| ("app-service", address));
+        let [stable, canary, shadow] = self.model_ports.map(at);
+        let models = [
+            ("model-service", stable),
+            ("model-service", canary),
+            ("model-shadow", shadow),
+        ];
+        let sidecars = self.sidecars.iter();
+        let namespace = match self.page_ports {
+            Some(_) => "sentiment",
+            None => "sms-checker",
+        };
+        Metrics {
+            namespace,
+            services: pages.chain(apps).chain(models).collect(),
+            gateways: vec![self.admin().to_owned()],
+            sidecars: sidecars.map(|e| e.admin_address().to_owned()).collect(),
+        }
+    }
+
+    /// The admin API of the gateway without Lanekeeper.
+    pub fn plain_admin(&self) -> &str {
+        self.plain.admin_address()
+    }
+
+    /// The model service of a version, or the shadow's.
+    pub fn model(&self, version: &str) -> Option<&Process> {
+        let name = format!("model-{version}");
+        self.services.iter().find(|service| service.name() == name)
+    }
+
+    /// Puts another model service in the place of a version's, or the shadow's; `settings` are in
+    /// addition to the usual ones, or instead of them.
+    pub fn replace_model(
+        &mut self,
+        parts: &Parts,
+        version: &str,
+        settings: &[(&str, &str)],
+    ) -> Result<()> {
+        let versions = VERSIONS.into_iter().chain(["shadow"]);
+        let mut models = versions.zip(self.model_ports);
+        let model = models.find(|(known, _)| *known == version);
+        let (_, port) = model.with_context(|| format!("there is no model {version}"))?;
+        let name = format!("model-{version}");
+        self.services.retain(|service| service.name() != name);
+        self.services
+            .push(parts.model_service(version, port, settings)?);
+        Ok(())
     }
 
     /// What to say of the first process that ended by itself; `None` while all run.
