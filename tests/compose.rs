@@ -42,7 +42,7 @@ impl Compose {
                 .map(|word| word.as_str().expect("a word").to_owned())
                 .collect(),
         };
-        compose.edit(&policy("sms-checker-gateway"));
+        compose.edit(&policy("gateway"));
         compose
     }
 
@@ -212,7 +212,7 @@ fn holders_of_a_version_that_is_gone_get_503_until_it_is_off() {
     others_stay();
 
     let on = "name: canary, weight: 10";
-    let off = policy("sms-checker-gateway").replace(on, &format!("{on}, state: off"));
+    let off = policy("gateway").replace(on, &format!("{on}, state: off"));
     let promptly = compose.edit(&off);
     for request in &canary {
         assert_eq!(version(&send(request)), "stable");
@@ -222,7 +222,7 @@ fn holders_of_a_version_that_is_gone_get_503_until_it_is_off() {
 
     compose.compose(&["start", "app-canary"]);
     compose.compose(&["start", "sidecar-canary"]);
-    compose.edit(&policy("sms-checker-gateway"));
+    compose.edit(&policy("gateway"));
     compose.settle();
 }
 
@@ -250,7 +250,7 @@ fn a_quota_admits_its_limit_and_not_one_more() {
     };
     assert_eq!(admitted("noisy", 140), 120);
     assert_eq!(admitted("quiet", 5), 5);
-    let promptly = compose.edit(&policy("sms-checker-gateway-quotas"));
+    let promptly = compose.edit(&policy("gateway-quotas"));
     assert_eq!(admitted("another", 30), 10);
     println!("120 of 140 admitted; after an edit, in force after {promptly:.1?}, 10 of 30");
 }
@@ -286,7 +286,7 @@ fn an_edit_is_in_force_promptly_fails_no_request_and_moves_no_holder() {
             })
             .collect();
         let edited = std::panic::catch_unwind(|| {
-            let half = policy("sms-checker-gateway")
+            let half = policy("gateway")
                 .replace("weight: 90", "weight: 50")
                 .replace("weight: 10", "weight: 50");
             let promptly = compose.edit(&half);

@@ -337,7 +337,7 @@ pub struct SmsChecker(Application);
 impl SmsChecker {
     /// Starts everything.
     pub fn start() -> Self {
-        let [gateway, sidecar] = ["sms-checker-gateway", "sms-checker-sidecar"];
+        let [gateway, sidecar] = ["gateway", "sms-checker-sidecar"];
         Self(Application::start(
             "sms-checker",
             App::SmsChecker,
@@ -385,7 +385,7 @@ impl Sentiment {
 
     /// Starts everything, with some fields of the gateway's policy in `wasm-plugins/` changed.
     pub fn start(change: impl FnOnce(&mut Value)) -> Self {
-        let mut gateway = policy_of_repository("sms-checker-gateway");
+        let mut gateway = policy_of_repository("gateway");
         change(&mut gateway);
         let sidecar = policy_of_repository("sentiment-sidecar");
         let app = App::Sentiment {

@@ -115,12 +115,11 @@ impl App {
         }
     }
 
-    /// The application's policy in `wasm-plugins/policies`, for the gateway or its sidecars. All
-    /// applications share the gateway's.
-    pub(crate) fn policy(self, place: &str) -> String {
-        match (self, place) {
-            (Self::Sentiment, "sidecar") => "sentiment-sidecar.yaml".to_owned(),
-            _ => format!("sms-checker-{place}.yaml"),
+    /// The policy of its sidecars in `wasm-plugins/policies`. The gateway's is for all applications.
+    pub(crate) fn sidecar_policy(self) -> &'static str {
+        match self {
+            Self::SmsChecker => "sms-checker-sidecar.yaml",
+            Self::Sentiment => "sentiment-sidecar.yaml",
         }
     }
 

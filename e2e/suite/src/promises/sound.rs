@@ -68,18 +68,14 @@ pub(crate) fn envoys(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
         ensure!(faults.is_empty(), "{}: {}", pod.name, faults.join("\n"));
         envoys += 1;
 
-        let (role, expected) = match pod.app.as_str() {
-            "istio-ingressgateway" => ("gateway", 1),
-            "model-shadow" => ("shadow", 1),
-            // Inbound and outbound.
-            _ => ("sidecar", 2),
-        };
         // One policy has the rollouts of all applications behind the gateway.
-        let application = match role {
-            "gateway" => "sms-checker",
-            _ => &pod.namespace,
+        let (policy, expected) = match pod.app.as_str() {
+            "istio-ingressgateway" => ("gateway".to_owned(), 1),
+            "model-shadow" => (format!("{}-shadow", pod.namespace), 1),
+            // Inbound and outbound.
+            _ => (format!("{}-sidecar", pod.namespace), 2),
         };
-        let file = format!("wasm-plugins/policies/{application}-{role}.yaml");
+        let file = format!("wasm-plugins/policies/{policy}.yaml");
         let policy = read_document(&harness::build::workspace().join(&file))?;
         let arrived = policies(&dump);
         ensure!(

@@ -189,7 +189,7 @@ impl<'a> Setup<'a> {
         let told = json!({
             "gateway": format!("127.0.0.1:{}", self.port),
             "admin": format!("127.0.0.1:{}", self.admin_port),
-            "policy": self.policies.join("sms-checker-gateway.yaml"),
+            "policy": self.policies.join("gateway.yaml"),
             "command": words,
         });
         let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -244,7 +244,7 @@ impl<'a> Setup<'a> {
              The policy that the gateway follows is {}.\nTo take it down, run",
             self.port,
             self.admin_port,
-            self.policies.join("sms-checker-gateway.yaml").display()
+            self.policies.join("gateway.yaml").display()
         );
         let down = self.compose(&["down"]);
         for (name, value) in down.get_envs() {
