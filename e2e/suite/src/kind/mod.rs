@@ -352,12 +352,12 @@ impl Cluster for Kind {
         let gateway = self.pods().into_iter().find(|pod| pod.app == GATEWAY);
         let gateway = gateway.context("no gateway runs")?;
         let json = self.describe(pod)?;
-        let host = format!("{}:{}", text(&json["status"]["podIP"]), port(pod));
+        let host = format!("{}:{}", text(&json["status"]["podIP"]), pod.port());
         self.curl(&gateway, "istio-proxy", &host, request)
     }
 
     fn metrics(&self, pod: &Pod) -> Result<String> {
-        let host = format!("localhost:{}", port(pod));
+        let host = format!("localhost:{}", pod.port());
         let response = self.curl(pod, "istio-proxy", &host, &Request::get("/metrics"))?;
         Ok(response.text())
     }
@@ -455,11 +455,6 @@ pub(crate) fn proxy(pod: &Value) -> Result<&Value> {
     containers
         .find(|container| container["name"] == "istio-proxy")
         .with_context(|| format!("{} has no sidecar", pod["metadata"]["name"]))
-}
-
-/// Where the application of a pod listens.
-fn port(pod: &Pod) -> u16 {
-    if pod.app == "app-service" { 8080 } else { 8081 }
 }
 
 /// The elements of a list, or the one that there is.
