@@ -262,6 +262,14 @@ impl Kind {
             .json(&["get", "pod", "-n", &pod.namespace, &pod.name])
     }
 
+    /// How many of the pods run on a node.
+    pub(crate) fn pods_on(&self, node: &str) -> Result<usize> {
+        let there = format!("--field-selector=spec.nodeName={node}");
+        let pods = ["get", "pods", "--all-namespaces", &there];
+        let pods = self.kubectl.json(&pods)?;
+        Ok(items(&pods).filter_map(running).count())
+    }
+
     fn write_overlay(&self, changes: &Changes) -> Result<PathBuf> {
         let overlay = self.dir.join("overlay");
         if overlay.exists() {

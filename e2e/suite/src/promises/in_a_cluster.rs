@@ -323,16 +323,8 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
             "NOT TESTED: there is one node only, and with it all would go".to_owned(),
         ]);
     };
-    let on_it: Vec<String> = kind
-        .pods()
-        .into_iter()
-        .filter(|pod| {
-            let json = kind.describe(pod).unwrap_or_default();
-            text(&json["spec"]["nodeName"]) == node
-        })
-        .map(|pod| pod.name)
-        .collect();
-    ensure!(!on_it.is_empty(), "{node} has no pods");
+    let on_it = kind.pods_on(node)?;
+    ensure!(on_it > 0, "{node} has no pods");
     let mut users = visitors(&gateway, 100)?;
     users.retain(|user| user.given == "stable");
 
@@ -378,7 +370,7 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
     }
     Ok(vec![
         report(
-            &format!("{node} drained of {} pods, users of stable", on_it.len()),
+            &format!("{node} drained of {on_it} pods, users of stable"),
             time,
             &load,
         )?,
