@@ -16,13 +16,13 @@ use crate::e2e::steps::Steps;
 const GATEWAY_PORT: u16 = 30080;
 
 /// What the suite makes in a cluster, and removes from one that was there.
-const NAMESPACES: [&str; 3] = ["sms-checker", "lanekeeper-e2e", "istio-system"];
+const NAMESPACES: [&str; 4] = ["sms-checker", "sentiment", "lanekeeper-e2e", "istio-system"];
 
 /// A cluster that is there already.
 #[derive(Debug, clap::Args)]
 pub(super) struct Given {
-    /// A cluster that is there, in place of one that is made. It must have neither Istio nor an SMS
-    /// checker: both are installed, and removed in the end
+    /// A cluster that is there, in place of one that is made. It must have neither Istio nor
+    /// namespaces sms-checker and sentiment: all are made, and removed in the end
     #[arg(long, env, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
