@@ -3,7 +3,7 @@
 mod engine;
 mod images;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -14,6 +14,7 @@ use harness::http::get_within;
 use harness::ports::free_ports;
 use serde_json::json;
 
+use super::run::{self, Folder, System, words};
 use super::steps::Steps;
 use engine::Engine;
 use images::Images;
@@ -42,39 +43,20 @@ pub(crate) struct Args {
 
 /// Runs the suite. `false` where a promise is broken.
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    let dir = build::target_dir().join("e2e").join("compose");
-    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let lock = File::create(dir.join("lock"))?;
-    if lock.try_lock().is_err() {
-        bail!(
-            "another run is under way (it locks {})",
-            dir.join("lock").display()
-        );
-    }
+    let folder = Folder::of("compose")?;
+    let dir = folder.path();
     let steps = Steps::new(dir.join("logs"))?;
-    let engine = Engine::find(&dir, &steps)?;
+    let engine = Engine::find(dir, &steps)?;
     let images = if args.from_registry {
         None
     } else {
-        Some(Images::prepare(&dir)?)
+        Some(Images::prepare(dir)?)
     };
-    let setup = Setup::new(&engine, &steps, &dir, images.is_some())?;
-    // Of a run that was killed.
-    setup.take_down()?;
-    let kept = setup.start(images.as_ref()).and_then(|()| setup.test());
-    if !matches!(kept, Ok(true)) && !steps.stopped() {
-        setup.save_logs();
-        println!("The logs are in {}", steps.logs().display());
-    }
-    if args.keep && !steps.stopped() {
-        setup.say_how_to_go_on();
-        return kept;
-    }
-    let taken_down = setup.take_down();
-    // What went wrong first is what matters.
-    let kept = kept?;
-    taken_down?;
-    Ok(kept)
+    let setup = Setup::new(&engine, &steps, dir, images.is_some())?;
+    run::run(&setup, &steps, args.keep, || {
+        setup.start(images.as_ref())?;
+        setup.test()
+    })
 }
 
 /// The set-up, whether it runs or not.
@@ -184,18 +166,14 @@ impl<'a> Setup<'a> {
     /// Runs the tests. `false` where one failed.
     fn test(&self) -> Result<bool> {
         let compose = self.compose(&[]);
-        let words = std::iter::once(compose.get_program()).chain(compose.get_args());
-        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
         let told = json!({
             "gateway": format!("127.0.0.1:{}", self.port),
             "admin": format!("127.0.0.1:{}", self.admin_port),
             "policy": self.policies.join("gateway.yaml"),
-            "command": words,
+            "command": words(&compose),
         });
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut tests = Command::new(cargo);
+        let mut tests = build::cargo();
         tests
-            .current_dir(build::workspace())
             .args([
                 "test",
                 "--quiet",
@@ -211,8 +189,9 @@ impl<'a> Setup<'a> {
         }
         self.steps.show("Testing the promises", &mut tests)
     }
+}
 
-    /// Keeps what the containers have said.
+impl System for Setup<'_> {
     fn save_logs(&self) {
         for container in self.containers().unwrap_or_default() {
             let mut logs = self.engine.command();
@@ -220,8 +199,7 @@ impl<'a> Setup<'a> {
         }
     }
 
-    /// Ends and removes everything that this or an earlier run has made.
-    fn take_down(&self) -> Result<()> {
+    fn remove(&self) -> Result<()> {
         let down = &mut self.compose(&["down", "--volumes", "--timeout", "5"]);
         self.steps.finish("Taking it down", down)?;
         let left = self.containers()?;
@@ -251,9 +229,7 @@ impl<'a> Setup<'a> {
             let value = value.unwrap_or_default().to_string_lossy();
             println!("    {}='{value}' \\", name.to_string_lossy());
         }
-        let words = std::iter::once(down.get_program()).chain(down.get_args());
-        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-        println!("    {}", words.join(" "));
+        println!("    {}", words(&down).join(" "));
         println!("or run this suite again, which also removes the images.");
     }
 }
