@@ -3,7 +3,6 @@
 
 use harness::http::{self, Request, Response};
 use promises::{Sentiment, cookies};
-use serde_json::json;
 
 const ORIGIN: &str = "http://app-frontend.k8s.local";
 const VERSIONS: [&str; 2] = ["stable", "canary"];
@@ -136,15 +135,7 @@ fn a_preflight_says_what_the_page_may_send_and_mints_nothing() {
 
 #[test]
 fn the_page_may_read_who_answered_and_how_long_to_wait() {
-    let app = Sentiment::start(|policy| {
-        policy["quotas"] = json!([{
-            "name": "reviews",
-            "key": ["address"],
-            "limit": 1,
-            "period": "1m",
-            "match": { "hosts": [Sentiment::API], "methods": ["POST"] },
-        }]);
-    });
+    let app = Sentiment::start(Sentiment::one_review_a_minute);
     let send = |origin| send(&app, Sentiment::API, review("canary", origin));
     let answer = send(ORIGIN);
     assert_eq!(answer.status, 200, "{}", answer.text());

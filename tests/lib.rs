@@ -395,6 +395,17 @@ impl Sentiment {
         Self(Application::start("sentiment", app, &gateway, &sidecar))
     }
 
+    /// For [`Sentiment::start`]: one review a minute is admitted from an address.
+    pub fn one_review_a_minute(policy: &mut Value) {
+        policy["quotas"] = json!([{
+            "name": "reviews",
+            "key": ["address"],
+            "limit": 1,
+            "period": "1m",
+            "match": { "hosts": [Self::API], "methods": ["POST"] },
+        }]);
+    }
+
     /// `127.0.0.1:port` of the gateway.
     pub fn gateway(&self) -> String {
         self.0.gateway()
