@@ -12,6 +12,7 @@ use harness::build::target_dir;
 use harness::http::{self, Request};
 use harness::ports::free_ports;
 use harness::process::Process;
+use harness::sentiment;
 use hyper_util::client::legacy::connect::HttpConnector;
 use promises::Sentiment;
 use serde_json::{Value, json};
@@ -66,7 +67,7 @@ impl Browser {
                 http::get(&status).is_ok_and(|answer| answer.status == 200)
             })
             .expect("the driver starts");
-        let hosts = [Sentiment::PAGE, Sentiment::API].map(|host| format!("MAP {host} {gateway}"));
+        let hosts = [sentiment::PAGE, sentiment::API].map(|host| format!("MAP {host} {gateway}"));
         options["args"] = json!([
             "--headless=new",
             "--window-size=900,1000",
@@ -110,7 +111,7 @@ impl Browser {
 
     /// Opens the page. Scripts are run when this returns.
     fn open(&self) {
-        let page = format!("http://{}/", Sentiment::PAGE);
+        let page = format!("http://{}/", sentiment::PAGE);
         self.runtime
             .block_on(self.client.goto(&page))
             .expect("the page");

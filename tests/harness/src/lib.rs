@@ -18,6 +18,7 @@
 //! | [`http`] | a client that can send what decent clients refuse to |
 //! | [`metrics`] | what Prometheus would scrape, read |
 //! | [`promise`] | what promises about the SMS checker have in common |
+//! | [`sentiment`] | what promises about sentiment review have in common |
 
 pub mod build;
 pub mod envoy;
@@ -29,6 +30,7 @@ pub mod plugin;
 pub mod ports;
 pub mod process;
 pub mod promise;
+pub mod sentiment;
 pub mod template;
 pub mod topology;
 pub mod upstream;

@@ -2,14 +2,11 @@
 
 use anyhow::Result;
 use harness::http::Request;
+use harness::sentiment::{API, PAGE as FRONTEND};
 use harness::{build, topology};
 use serde_json::json;
 
 use super::table::{APP, MODEL, PAGE};
-
-/// The page and the API of sentiment review.
-const FRONTEND: &str = "app-frontend.k8s.local";
-const API: &str = "app-service.k8s.local";
 
 /// Made up, half of them spam for both models.
 const MESSAGES: [&str; 16] = [
