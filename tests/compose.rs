@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use harness::http::{self, Client, Request, Response};
 use harness::metrics;
 use harness::promise::{self, PROMPTLY, sms, within_4_sigma};
+use harness::sentiment;
 use promises::{cookies, user_of, version_of};
 use serde_json::Value;
 
@@ -21,7 +22,9 @@ struct Compose {
     gateway: String,
     /// Of the gateway.
     admin: String,
-    /// The gateway's policy.
+    /// Another gateway, that of sentiment review, and its admin page.
+    sentiment: (String, String),
+    /// The policy of both.
     policy: PathBuf,
     /// `docker compose` or what stands in for it, with its options.
     command: Vec<String>,
@@ -32,12 +35,18 @@ impl Compose {
     fn running() -> Self {
         let told = std::env::var("E2E_COMPOSE").expect("cargo xtask e2e compose");
         let told: Value = serde_json::from_str(&told).expect("JSON");
-        let text = |key: &str| told[key].as_str().expect(key).to_owned();
+        let text = |key: &str| {
+            told.pointer(key)
+                .and_then(Value::as_str)
+                .expect(key)
+                .to_owned()
+        };
         let words = told["command"].as_array().expect("command").iter();
         let compose = Self {
-            gateway: text("gateway"),
-            admin: text("admin"),
-            policy: text("policy").into(),
+            gateway: text("/gateway"),
+            admin: text("/admin"),
+            sentiment: (text("/sentiment/gateway"), text("/sentiment/admin")),
+            policy: text("/policy").into(),
             command: words
                 .map(|word| word.as_str().expect("a word").to_owned())
                 .collect(),
@@ -53,15 +62,15 @@ impl Compose {
         let (_, compiled) = lanekeeper_cli::load(&self.policy, &|_| None).expect("a policy");
         let hash = compiled.hash();
         wait_for("the policy is in force", || self.hash() == hash);
-        start.elapsed()
+        let promptly = start.elapsed();
+        let (_, admin) = &self.sentiment;
+        wait_for("the other gateway has it, too", || hash_at(admin) == hash);
+        promptly
     }
 
     /// The policy in force.
     fn hash(&self) -> u32 {
-        let metrics = format!("http://{}/stats/prometheus", self.admin);
-        let metrics = http::get(&metrics).expect("metrics").text();
-        let hash = metrics::sum(&metrics, "lanekeeper_config_hash", &[]).expect("a hash");
-        hash.try_into().expect("a hash")
+        hash_at(&self.admin)
     }
 
     fn compose(&self, arguments: &[&str]) -> String {
@@ -84,9 +93,11 @@ impl Compose {
         let mut since = Instant::now();
         promise::wait_for(Duration::from_secs(60), "all serve again", || {
             let ok = ["stable", "canary"].into_iter().all(|version| {
-                let request = sms().header("x-experiment", version);
+                let header = ("x-experiment", version);
+                let request = sms().header(header.0, header.1);
                 let response = http::send(&self.gateway, &request);
                 response.is_ok_and(|response| response.status == 200)
+                    && sentiment::is_of_one_version(&self.sentiment.0, header, version).is_ok()
             });
             if !ok {
                 since = Instant::now();
@@ -102,6 +113,14 @@ impl Compose {
             .matches(r#""route":"/predict""#)
             .count()
     }
+}
+
+/// The policy in force in an Envoy, by its admin page.
+fn hash_at(admin: &str) -> u32 {
+    let metrics = http::get(&format!("http://{admin}/stats/prometheus"));
+    let metrics = metrics.expect("metrics").text();
+    let hash = metrics::sum(&metrics, "lanekeeper_config_hash", &[]).expect("a hash");
+    hash.try_into().expect("a hash")
 }
 
 /// The text of a policy of the repository.
@@ -351,4 +370,36 @@ fn the_shadow_gets_a_copy_of_every_request_and_nobody_misses_it() {
     println!("{REQUESTS} requests, {REQUESTS} copies; {REQUESTS} more without the shadow");
     compose.compose(&["start", "model-shadow"]);
     compose.settle();
+}
+
+#[test]
+fn the_page_of_another_host_is_of_one_version_with_the_api_and_the_model() {
+    const USERS: usize = 100;
+    let compose = Compose::running();
+    let (gateway, _) = &compose.sentiment;
+    for version in ["stable", "canary"] {
+        sentiment::is_of_one_version(gateway, ("x-experiment", version), version)
+            .expect("as overridden");
+    }
+    let mut canary = 0;
+    for user in (0..USERS).map(|n| format!("user-{n}")) {
+        let version = match lanekeeper_policy::slot("sentiment", user.as_bytes()) {
+            0..9_000 => "stable",
+            _ => "canary",
+        };
+        sentiment::is_of_one_version(gateway, ("x-user", &user), version).expect(&user);
+        canary += usize::from(version == "canary");
+    }
+    // A visitor's cookies are for both hosts.
+    let send = |request: &Request| http::send(gateway, request).expect("a response");
+    let first = send(&sentiment::page());
+    let served_by = first.headers.get("x-served-by");
+    let given = served_by.and_then(|tiers| tiers.strip_prefix("app-frontend;v="));
+    let given = given.expect("the page alone");
+    for _ in 0..10 {
+        sentiment::is_of_one_version(gateway, ("cookie", &cookies(&first)), given).expect("stays");
+    }
+    println!(
+        "{USERS} users, {canary} of canary, and a visitor: page, API and model are of one version"
+    );
 }
