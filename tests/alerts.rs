@@ -16,6 +16,7 @@ use harness::http::{self, Client, Request};
 use harness::monitoring;
 use harness::process::Process;
 use harness::prometheus::{Monitoring, Options, WINDOW};
+use harness::sentiment;
 use lanekeeper_cli::read_document;
 use promises::{Application, Sentiment, SmsChecker, cookies};
 use serde_json::{Value, json};
@@ -186,14 +187,14 @@ impl Drop for Crowd {
 
 fn ask_about_a_review(gateway: &str, visit: usize) -> anyhow::Result<()> {
     let mut client = Client::connect(gateway)?;
-    let page = client.send(&Request::get("/").header("host", Sentiment::PAGE))?;
+    let page = client.send(&Request::get("/").header("host", sentiment::PAGE))?;
     let served_by = page.headers.get("x-served-by").unwrap_or_default();
     let version = served_by
         .rsplit_once("v=")
         .map_or("", |(_, version)| version);
     let ask = |path, body: Value| {
         Request::post(path, body.to_string())
-            .header("host", Sentiment::API)
+            .header("host", sentiment::API)
             .header("content-type", "application/json")
             .header("cookie", cookies(&page))
             .header("x-app-version", version)
@@ -357,7 +358,7 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
 
     let mut noisy = Client::connect(&system.sentiment.gateway()).expect("a connection");
     let request = Request::get("/")
-        .header("host", Sentiment::PAGE)
+        .header("host", sentiment::PAGE)
         .header("x-user", "noisy");
     for _ in 0..300 {
         noisy.send(&request).expect("a response");

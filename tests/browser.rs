@@ -12,6 +12,7 @@ use harness::build::target_dir;
 use harness::http::{self, Request};
 use harness::ports::free_ports;
 use harness::process::Process;
+use harness::sentiment;
 use hyper_util::client::legacy::connect::HttpConnector;
 use promises::Sentiment;
 use serde_json::{Value, json};
@@ -66,7 +67,7 @@ impl Browser {
                 http::get(&status).is_ok_and(|answer| answer.status == 200)
             })
             .expect("the driver starts");
-        let hosts = [Sentiment::PAGE, Sentiment::API].map(|host| format!("MAP {host} {gateway}"));
+        let hosts = [sentiment::PAGE, sentiment::API].map(|host| format!("MAP {host} {gateway}"));
         options["args"] = json!([
             "--headless=new",
             "--window-size=900,1000",
@@ -110,7 +111,7 @@ impl Browser {
 
     /// Opens the page. Scripts are run when this returns.
     fn open(&self) {
-        let page = format!("http://{}/", Sentiment::PAGE);
+        let page = format!("http://{}/", sentiment::PAGE);
         self.runtime
             .block_on(self.client.goto(&page))
             .expect("the page");
@@ -123,11 +124,16 @@ impl Browser {
             if self.version() == version {
                 return;
             }
-            self.runtime
-                .block_on(self.client.delete_all_cookies())
-                .expect("forgotten");
+            self.forget();
         }
         panic!("nobody gets {version}");
+    }
+
+    /// Deletes all cookies: whoever comes next is a stranger.
+    fn forget(&self) {
+        self.runtime
+            .block_on(self.client.delete_all_cookies())
+            .expect("forgotten");
     }
 
     /// What a script returns.
@@ -264,10 +270,7 @@ fn a_first_visit_gives_a_version_which_reloads_and_another_tab_keep() {
         });
         browser.open();
         same();
-        let forgotten = browser
-            .runtime
-            .block_on(browser.client.delete_all_cookies());
-        forgotten.expect("forgotten");
+        browser.forget();
     }
     assert_eq!(browser.errors(), [""; 0]);
 }
@@ -293,10 +296,7 @@ fn the_page_shows_the_prediction_its_tiers_and_on_canary_alone_the_confidence() 
             assert!((50..=99).contains(&percent), "{text}");
         }
         browser.screenshot(&format!("{version}-2-prediction"));
-        let forgotten = browser
-            .runtime
-            .block_on(browser.client.delete_all_cookies());
-        forgotten.expect("forgotten");
+        browser.forget();
     }
     assert_eq!(browser.errors(), [""; 0]);
 }
@@ -336,25 +336,14 @@ fn what_the_user_says_of_a_prediction_is_counted_in_the_users_version() {
         counted(other, before, before);
         assert_eq!(app.counted(version, "reviews_submitted_total", &[]), 2);
         assert_eq!(app.counted(version, "reviews_pending", &[]), 0);
-        let forgotten = browser
-            .runtime
-            .block_on(browser.client.delete_all_cookies());
-        forgotten.expect("forgotten");
+        browser.forget();
     }
     assert_eq!(browser.errors(), [""; 0]);
 }
 
 #[test]
 fn whoever_sends_too_much_is_told_how_long_to_wait() {
-    let app = Sentiment::start(|policy| {
-        policy["quotas"] = json!([{
-            "name": "reviews",
-            "key": ["address"],
-            "limit": 1,
-            "period": "1m",
-            "match": { "hosts": [Sentiment::API], "methods": ["POST"] },
-        }]);
-    });
+    let app = Sentiment::start(Sentiment::one_review_a_minute);
     let browser = Browser::start(&app.gateway());
     browser.open();
     browser.submit(PRAISE);

@@ -46,15 +46,52 @@ fn proxies_of_a_mesh_and_of_pods_are_told_the_same() {
     assert_eq!(config.trim_end(), expected);
 }
 
+/// What a kustomization lists.
+fn listed(name: &str, field: &str) -> Vec<String> {
+    let kustomization = yaml(&format!("{name}/kustomization.yaml"));
+    let list = kustomization[field].as_array().expect(name).iter();
+    list.map(|path| path.as_str().expect("a path").to_owned())
+        .collect()
+}
+
+#[test]
+fn overlays_leave_no_application_out() {
+    let applications = listed("istio/applications", "resources");
+    assert!(applications.len() > 1, "{applications:?}");
+    let names = applications.iter().map(|path| {
+        let name = path.strip_prefix("../").expect("a folder beside it");
+        name.to_owned()
+    });
+    let names: Vec<String> = names.collect();
+    for overlay in ["strict", "model-cache"] {
+        let overlay = format!("istio/overlays/{overlay}");
+        assert_eq!(listed(&overlay, "resources"), names, "{overlay}");
+        for name in &names {
+            let own = format!("{overlay}/{name}");
+            assert_eq!(listed(&own, "resources"), [format!("../../../{name}")]);
+            // What the component adds comes into this one.
+            let namespace = &yaml(&format!("{own}/kustomization.yaml"))["namespace"];
+            assert_eq!(namespace, name.as_str());
+        }
+    }
+    let certificates: Vec<_> = names
+        .iter()
+        .map(|name| format!("../../{name}/tls"))
+        .collect();
+    assert_eq!(listed("istio/overlays/tls", "resources"), ["../strict"]);
+    assert_eq!(listed("istio/overlays/tls", "components"), certificates);
+}
+
 #[test]
 fn models_are_the_ones_in_the_image() {
     let models = workspace().join("services/model-service/models");
     let sums = fs::read_to_string(models.join("SHA256SUMS")).expect("SHA256SUMS");
-    // Those of the component are called by their URLs.
+    // Those of the components are called by their URLs.
     for (settings, location) in [
         ("istio/sms-checker", "FILE"),
         ("istio/sms-checker/model-cache", "URL"),
         ("istio/sentiment", "FILE"),
+        ("istio/sentiment/model-cache", "URL"),
     ] {
         let settings = yaml(&format!("{settings}/kustomization.yaml"));
         let seen = models_named(&settings, location, &sums);

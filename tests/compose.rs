@@ -13,6 +13,7 @@ use std::time::{Duration, Instant};
 use harness::http::{self, Client, Request, Response};
 use harness::metrics;
 use harness::promise::{self, PROMPTLY, sms, within_4_sigma};
+use harness::sentiment;
 use lanekeeper_policy::{BUCKETS, slot};
 use promises::{cookies, user_of, version_of};
 use serde_json::Value;
@@ -22,7 +23,9 @@ struct Compose {
     gateway: String,
     /// Of the gateway.
     admin: String,
-    /// The gateway's policy.
+    /// Another gateway, that of sentiment review, and its admin page.
+    sentiment: (String, String),
+    /// The policy of both.
     policy: PathBuf,
     /// `docker compose` or what stands in for it, with its options.
     command: Vec<String>,
@@ -33,17 +36,23 @@ impl Compose {
     fn running() -> Self {
         let told = std::env::var("E2E_COMPOSE").expect("cargo xtask e2e compose");
         let told: Value = serde_json::from_str(&told).expect("JSON");
-        let text = |key: &str| told[key].as_str().expect(key).to_owned();
+        let text = |key: &str| {
+            told.pointer(key)
+                .and_then(Value::as_str)
+                .expect(key)
+                .to_owned()
+        };
         let words = told["command"].as_array().expect("command").iter();
         let compose = Self {
-            gateway: text("gateway"),
-            admin: text("admin"),
-            policy: text("policy").into(),
+            gateway: text("/gateway"),
+            admin: text("/admin"),
+            sentiment: (text("/sentiment/gateway"), text("/sentiment/admin")),
+            policy: text("/policy").into(),
             command: words
                 .map(|word| word.as_str().expect("a word").to_owned())
                 .collect(),
         };
-        compose.edit(&policy("sms-checker-gateway"));
+        compose.edit(&policy("gateway"));
         compose
     }
 
@@ -54,15 +63,15 @@ impl Compose {
         let (_, compiled) = lanekeeper_cli::load(&self.policy, &|_| None).expect("a policy");
         let hash = compiled.hash();
         wait_for("the policy is in force", || self.hash() == hash);
-        start.elapsed()
+        let promptly = start.elapsed();
+        let (_, admin) = &self.sentiment;
+        wait_for("the other gateway has it, too", || hash_at(admin) == hash);
+        promptly
     }
 
     /// The policy in force.
     fn hash(&self) -> u32 {
-        let metrics = format!("http://{}/stats/prometheus", self.admin);
-        let metrics = http::get(&metrics).expect("metrics").text();
-        let hash = metrics::sum(&metrics, "lanekeeper_config_hash", &[]).expect("a hash");
-        hash.try_into().expect("a hash")
+        hash_at(&self.admin)
     }
 
     fn compose(&self, arguments: &[&str]) -> String {
@@ -85,9 +94,11 @@ impl Compose {
         let mut since = Instant::now();
         promise::wait_for(Duration::from_secs(60), "all serve again", || {
             let ok = ["stable", "canary"].into_iter().all(|version| {
-                let request = sms().header("x-experiment", version);
+                let header = ("x-experiment", version);
+                let request = sms().header(header.0, header.1);
                 let response = http::send(&self.gateway, &request);
                 response.is_ok_and(|response| response.status == 200)
+                    && sentiment::is_of_one_version(&self.sentiment.0, header, version).is_ok()
             });
             if !ok {
                 since = Instant::now();
@@ -103,6 +114,14 @@ impl Compose {
             .matches(r#""route":"/predict""#)
             .count()
     }
+}
+
+/// The policy in force in an Envoy, by its admin page.
+fn hash_at(admin: &str) -> u32 {
+    let metrics = http::get(&format!("http://{admin}/stats/prometheus"));
+    let metrics = metrics.expect("metrics").text();
+    let hash = metrics::sum(&metrics, "lanekeeper_config_hash", &[]).expect("a hash");
+    hash.try_into().expect("a hash")
 }
 
 /// The text of a policy of the repository.
@@ -216,7 +235,7 @@ fn holders_of_a_version_that_is_gone_get_503_until_it_is_off() {
     others_stay();
 
     let on = "name: canary, weight: 10";
-    let off = policy("sms-checker-gateway").replace(on, &format!("{on}, state: off"));
+    let off = policy("gateway").replace(on, &format!("{on}, state: off"));
     let promptly = compose.edit(&off);
     for request in &canary {
         assert_eq!(version(&send(request)), "stable");
@@ -226,7 +245,7 @@ fn holders_of_a_version_that_is_gone_get_503_until_it_is_off() {
 
     compose.compose(&["start", "app-canary"]);
     compose.compose(&["start", "sidecar-canary"]);
-    compose.edit(&policy("sms-checker-gateway"));
+    compose.edit(&policy("gateway"));
     compose.settle();
 }
 
@@ -254,7 +273,7 @@ fn a_quota_admits_its_limit_and_not_one_more() {
     };
     assert_eq!(admitted("noisy", 140), 120);
     assert_eq!(admitted("quiet", 5), 5);
-    let promptly = compose.edit(&policy("sms-checker-gateway-quotas"));
+    let promptly = compose.edit(&policy("gateway-quotas"));
     assert_eq!(admitted("another", 30), 10);
     println!("120 of 140 admitted; after an edit, in force after {promptly:.1?}, 10 of 30");
 }
@@ -290,7 +309,7 @@ fn an_edit_is_in_force_promptly_fails_no_request_and_moves_no_holder() {
             })
             .collect();
         let edited = std::panic::catch_unwind(|| {
-            let half = policy("sms-checker-gateway")
+            let half = policy("gateway")
                 .replace("weight: 90", "weight: 50")
                 .replace("weight: 10", "weight: 50");
             let promptly = compose.edit(&half);
@@ -355,4 +374,36 @@ fn the_shadow_gets_a_copy_of_every_request_and_nobody_misses_it() {
     println!("{REQUESTS} requests, {REQUESTS} copies; {REQUESTS} more without the shadow");
     compose.compose(&["start", "model-shadow"]);
     compose.settle();
+}
+
+#[test]
+fn the_page_of_another_host_is_of_one_version_with_the_api_and_the_model() {
+    const USERS: usize = 100;
+    let compose = Compose::running();
+    let (gateway, _) = &compose.sentiment;
+    for version in ["stable", "canary"] {
+        sentiment::is_of_one_version(gateway, ("x-experiment", version), version)
+            .expect("as overridden");
+    }
+    let mut canary = 0;
+    for user in (0..USERS).map(|n| format!("user-{n}")) {
+        let version = match lanekeeper_policy::slot("sentiment", user.as_bytes()) {
+            0..9_000 => "stable",
+            _ => "canary",
+        };
+        sentiment::is_of_one_version(gateway, ("x-user", &user), version).expect(&user);
+        canary += usize::from(version == "canary");
+    }
+    // A visitor's cookies are for both hosts.
+    let send = |request: &Request| http::send(gateway, request).expect("a response");
+    let first = send(&sentiment::page());
+    let served_by = first.headers.get("x-served-by");
+    let given = served_by.and_then(|tiers| tiers.strip_prefix("app-frontend;v="));
+    let given = given.expect("the page alone");
+    for _ in 0..10 {
+        sentiment::is_of_one_version(gateway, ("cookie", &cookies(&first)), given).expect("stays");
+    }
+    println!(
+        "{USERS} users, {canary} of canary, and a visitor: page, API and model are of one version"
+    );
 }

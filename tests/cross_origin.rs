@@ -2,34 +2,11 @@
 //! API and model then all have.
 
 use harness::http::{self, Request, Response};
+use harness::sentiment::{API, ORIGIN, is_of_one_version, page, review};
 use promises::{Sentiment, cookies};
-use serde_json::json;
 
-const ORIGIN: &str = "http://app-frontend.k8s.local";
-const VERSIONS: [&str; 2] = ["stable", "canary"];
-
-fn send(app: &Sentiment, host: &str, request: Request) -> Response {
-    http::send(&app.gateway(), &request.header("Host", host)).expect("a response")
-}
-
-fn page(app: &Sentiment, headers: &[(&str, &str)]) -> Response {
-    let request = headers
-        .iter()
-        .fold(Request::get("/"), |request, (name, value)| {
-            request.header(name, value)
-        });
-    send(app, Sentiment::PAGE, request)
-}
-
-/// What the page sends.
-fn review(version: &str, origin: &str) -> Request {
-    Request::post(
-        "/predict-sentiment-review",
-        r#"{"review": "The food was excellent!"}"#,
-    )
-    .header("Content-Type", "application/json")
-    .header("Origin", origin)
-    .header("X-App-Version", version)
+fn send(app: &Sentiment, request: &Request) -> Response {
+    http::send(&app.gateway(), request).expect("a response")
 }
 
 fn header<'a>(response: &'a Response, name: &str) -> &'a str {
@@ -39,28 +16,13 @@ fn header<'a>(response: &'a Response, name: &str) -> &'a str {
 #[test]
 fn page_api_and_model_are_of_one_version() {
     let app = Sentiment::start(|_| ());
-    for version in VERSIONS {
-        let first = page(&app, &[("X-Experiment", version)]);
-        assert_eq!(first.status, 200);
-        assert_eq!(
-            header(&first, "x-served-by"),
-            format!("app-frontend;v={version}")
-        );
-        let says = format!(r#"<meta name="app-version" content="{version}">"#);
-        assert!(first.text().contains(&says), "{}", first.text());
-
-        let answer = send(&app, Sentiment::API, review(version, ORIGIN));
-        assert_eq!(answer.status, 200, "{}", answer.text());
-        let tiers = format!("app-service;v={version}, model-service;v={version}");
-        assert_eq!(header(&answer, "x-served-by"), tiers);
-        // The version is the page's affair.
-        assert!(answer.headers.get("set-cookie").is_none());
-        let confident = answer.text().contains("prediction_confidence");
-        assert_eq!(confident, version == "canary", "{}", answer.text());
+    for version in ["stable", "canary"] {
+        let header = ("x-experiment", version);
+        is_of_one_version(&app.gateway(), header, version).expect("one version");
     }
     // Without a page.
     for request in [review("nonsense", ORIGIN), review("", ORIGIN)] {
-        let answer = send(&app, Sentiment::API, request);
+        let answer = send(&app, &request);
         assert_eq!(
             header(&answer, "x-served-by"),
             "app-service;v=stable, model-service;v=stable"
@@ -71,7 +33,7 @@ fn page_api_and_model_are_of_one_version() {
 #[test]
 fn a_visitor_keeps_the_page_and_both_hosts_get_the_cookies() {
     let app = Sentiment::start(|_| ());
-    let first = page(&app, &[]);
+    let first = send(&app, &page());
     let set = first.headers.all("set-cookie");
     assert_eq!(set.len(), 2, "{set:?}");
     for cookie in set {
@@ -80,7 +42,7 @@ fn a_visitor_keeps_the_page_and_both_hosts_get_the_cookies() {
     }
     let jar = cookies(&first);
     for _ in 0..10 {
-        let again = page(&app, &[("Cookie", &jar)]);
+        let again = send(&app, &page().header("Cookie", &jar));
         assert_eq!(header(&again, "x-served-by"), header(&first, "x-served-by"));
         assert!(again.headers.get("set-cookie").is_none());
     }
@@ -91,13 +53,14 @@ fn a_preflight_says_what_the_page_may_send_and_mints_nothing() {
     let app = Sentiment::start(|_| ());
     let preflight = |origin: &str| {
         let request = Request::new("OPTIONS", "/reviews/confirm")
+            .header("Host", API)
             .header("Origin", origin)
             .header("Access-Control-Request-Method", "POST")
             .header(
                 "Access-Control-Request-Headers",
                 "content-type,x-app-version",
             );
-        send(&app, Sentiment::API, request)
+        send(&app, &request)
     };
     for origin in [
         ORIGIN,
@@ -136,16 +99,8 @@ fn a_preflight_says_what_the_page_may_send_and_mints_nothing() {
 
 #[test]
 fn the_page_may_read_who_answered_and_how_long_to_wait() {
-    let app = Sentiment::start(|policy| {
-        policy["quotas"] = json!([{
-            "name": "reviews",
-            "key": ["address"],
-            "limit": 1,
-            "period": "1m",
-            "match": { "hosts": [Sentiment::API], "methods": ["POST"] },
-        }]);
-    });
-    let send = |origin| send(&app, Sentiment::API, review("canary", origin));
+    let app = Sentiment::start(Sentiment::one_review_a_minute);
+    let send = |origin| send(&app, &review("canary", origin));
     let answer = send(ORIGIN);
     assert_eq!(answer.status, 200, "{}", answer.text());
     let exposed = "x-served-by, retry-after, ratelimit, ratelimit-policy";

@@ -8,6 +8,7 @@ use harness::envoy::{self, Envoy};
 use harness::http::{self, Request, Response};
 use harness::plugin::{Environment, Plugin as PluginFile, Verdict};
 use harness::process::Process;
+use harness::sentiment;
 use harness::template;
 use harness::topology::{App, Parts, Topology};
 use harness::upstream::{Echo, Upstream};
@@ -380,7 +381,7 @@ impl SmsChecker {
 
     /// Starts everything, with some fields of the gateway's policy changed.
     pub fn start_with(change: impl FnOnce(&mut Value)) -> Self {
-        let mut gateway = policy_of_repository("sms-checker-gateway");
+        let mut gateway = policy_of_repository("gateway");
         change(&mut gateway);
         Self(Application::start(
             "sms-checker",
@@ -424,21 +425,27 @@ impl SmsChecker {
 pub struct Sentiment(Application);
 
 impl Sentiment {
-    /// The host of the page.
-    pub const PAGE: &str = "app-frontend.k8s.local";
-    /// The host of the API.
-    pub const API: &str = "app-service.k8s.local";
-
     /// Starts everything, with some fields of the gateway's policy in `wasm-plugins/` changed.
     pub fn start(change: impl FnOnce(&mut Value)) -> Self {
-        let mut gateway = policy_of_repository("sms-checker-gateway");
+        let mut gateway = policy_of_repository("gateway");
         change(&mut gateway);
         let sidecar = policy_of_repository("sentiment-sidecar");
         let app = App::Sentiment {
             frontend: service("app-frontend"),
-            api_url: format!("http://{}", Self::API),
+            api_url: format!("http://{}", sentiment::API),
         };
         Self(Application::start("sentiment", app, gateway, &sidecar))
+    }
+
+    /// For [`Sentiment::start`]: one review a minute is admitted from an address.
+    pub fn one_review_a_minute(policy: &mut Value) {
+        policy["quotas"] = json!([{
+            "name": "reviews",
+            "key": ["address"],
+            "limit": 1,
+            "period": "1m",
+            "match": { "hosts": [sentiment::API], "methods": ["POST"] },
+        }]);
     }
 
     /// `127.0.0.1:port` of the gateway.

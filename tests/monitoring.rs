@@ -286,7 +286,7 @@ fn the_version_that_others_are_compared_with_is_the_baseline_of_the_policy() {
     let [rule] = &rules[..] else {
         panic!("one rule: {rules:?}");
     };
-    let policy = workspace().join("wasm-plugins/policies/sms-checker-gateway.yaml");
+    let policy = workspace().join("wasm-plugins/policies/gateway.yaml");
     for rollout in list(&yaml(&policy)["rollouts"]) {
         let mut versions = list(&rollout["versions"]).iter();
         let baseline = versions.find(|version| version["baseline"] == true);
@@ -351,7 +351,7 @@ fn every_pod_of_the_applications_is_scraped_under_the_name_of_its_tier() {
 #[test]
 fn the_gateway_that_is_scraped_is_the_one_that_has_the_plugin() {
     let monitor = monitor("lanekeeper-gateway");
-    let plugin = yaml(&workspace().join("wasm-plugins/sms-checker-gateway.yaml"));
+    let plugin = yaml(&workspace().join("wasm-plugins/gateway.yaml"));
     let namespaces = Value::from(vec![plugin["metadata"]["namespace"].clone()]);
     assert_eq!(monitor["namespaceSelector"]["matchNames"], namespaces);
     assert_eq!(monitor["selector"], plugin["spec"]["selector"]);

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 /// The policy file with these quotas.
 fn ten_per_user_and_a_hundred_per_path() -> Value {
-    let file = workspace().join("wasm-plugins/policies/sms-checker-gateway-quotas.yaml");
+    let file = workspace().join("wasm-plugins/policies/gateway-quotas.yaml");
     lanekeeper_cli::load(&file, &|_| None).expect("a policy").0
 }
 

@@ -7,12 +7,7 @@ use serde_json::Value;
 
 /// Manifest, policy, role, namespace where it is not the role's.
 const PLUGINS: [(&str, &str, Role, Option<&str>); 7] = [
-    (
-        "sms-checker-gateway.yaml",
-        "sms-checker-gateway.yaml",
-        Role::Gateway,
-        None,
-    ),
+    ("gateway.yaml", "gateway.yaml", Role::Gateway, None),
     (
         "sms-checker-outbound.yaml",
         "sms-checker-sidecar.yaml",

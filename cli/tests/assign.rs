@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 mod run;
 use run::{Ran, files, lanekeeper, lanekeeper_with, policies};
 
-const GATEWAY: &str = "sms-checker-gateway.yaml";
+const GATEWAY: &str = "gateway.yaml";
 
 /// 2027-01-15, day 20833.
 const NOW: &str = "1800000000";

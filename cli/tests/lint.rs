@@ -42,7 +42,7 @@ fn the_policies_of_the_repository_are_good() {
         &policies(),
         &[
             "lint",
-            "sms-checker-gateway.yaml",
+            "gateway.yaml",
             "sms-checker-sidecar.yaml",
             "sms-checker-shadow.yaml",
         ],
@@ -52,7 +52,7 @@ fn the_policies_of_the_repository_are_good() {
     let lines: Vec<&str> = ran.out.lines().collect();
     assert_eq!(lines.len(), 3);
     assert!(
-        lines[0].starts_with("sms-checker-gateway.yaml: ok: hash "),
+        lines[0].starts_with("gateway.yaml: ok: hash "),
         "{}",
         ran.out
     );

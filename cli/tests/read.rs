@@ -39,7 +39,7 @@ fn reads_one_document() {
 
 #[test]
 fn loads_a_policy_with_its_document() {
-    let path = policies().join("sms-checker-gateway.yaml");
+    let path = policies().join("gateway.yaml");
     let (document, policy) = load(&path, &|_| None).unwrap();
     assert_eq!(document, read_document(&path).unwrap());
     assert_eq!(policy.rollouts()[0].name(), "sms-checker");

@@ -23,17 +23,18 @@ var elsewhere = []string{
 // authorizations says which AuthorizationPolicies name a caller that does not exist, or a port that no
 // selected pod has. Istio takes both for what they say: nobody is let in.
 func authorizations(m *manifests, w *world, settings *meshconfig.MeshConfig) []string {
-	callers := slices.Clone(elsewhere)
+	accounts := slices.Clone(elsewhere)
 	for _, pod := range w.pods {
 		account := pod.Spec.ServiceAccountName
 		if account == "" {
 			account = "default"
 		}
-		callers = append(callers, pod.Namespace+"/"+account)
+		accounts = append(accounts, pod.Namespace+"/"+account)
 	}
-	for i, caller := range callers {
-		namespace, account, _ := strings.Cut(caller, "/")
-		callers[i] = fmt.Sprintf("%s/ns/%s/sa/%s", settings.TrustDomain, namespace, account)
+	var callers []string
+	for _, account := range accounts {
+		namespace, name, _ := strings.Cut(account, "/")
+		callers = append(callers, fmt.Sprintf("%s/ns/%s/sa/%s", settings.TrustDomain, namespace, name))
 	}
 	var messages []string
 	for _, c := range m.configs {
@@ -51,6 +52,15 @@ func authorizations(m *manifests, w *world, settings *meshconfig.MeshConfig) []s
 				for _, principal := range from.Source.GetPrincipals() {
 					if !slices.ContainsFunc(callers, func(caller string) bool { return matches(principal, caller) }) {
 						say("principal %s: no pod has this account", principal)
+					}
+				}
+				for _, account := range from.Source.GetServiceAccounts() {
+					// Without a namespace, it is of that of the policy.
+					if !strings.Contains(account, "/") {
+						account = c.Namespace + "/" + account
+					}
+					if !slices.Contains(accounts, account) {
+						say("service account %s: no pod has it", account)
 					}
 				}
 			}

@@ -26,6 +26,14 @@ impl Pod {
     pub(crate) fn is_beside(&self, other: &Self) -> bool {
         self.namespace == other.namespace && self.deployment == other.deployment
     }
+
+    /// Where its service listens.
+    pub(crate) fn port(&self) -> u16 {
+        match self.app.as_str() {
+            "model-service" | "model-shadow" => 8081,
+            _ => 8080,
+        }
+    }
 }
 
 /// A system that runs the manifests of this repository.

@@ -361,7 +361,6 @@ impl Rollout {
     }
 }
 
-/// A CORS preflight (Fetch standard, 3.2.2): sent by the browser without credentials.
 impl Identity {
     /// What this source says of a request.
     fn value<'a>(&self, headers: Headers<'a>) -> Option<&'a [u8]> {
@@ -376,6 +375,7 @@ impl Identity {
     }
 }
 
+/// A CORS preflight (Fetch standard, 3.2.2): sent by the browser without credentials.
 pub(crate) fn is_preflight(headers: Headers<'_>) -> bool {
     headers.first(":method") == Some(b"OPTIONS")
         && headers.contains("origin")

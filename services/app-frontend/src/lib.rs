@@ -1,17 +1,15 @@
 //! The page tier of sentiment review: a page that calls the API of another host.
 
 mod origin;
-mod page;
 
 use std::net::SocketAddr;
 
 use axum::Router;
 use axum::routing::get;
 use clap::Parser;
-use service_kit::{CommonArgs, Service};
+use service_kit::{CommonArgs, Page, Service};
 
 use crate::origin::Origin;
-use crate::page::Page;
 
 /// The page tier of sentiment review.
 #[derive(Debug, Clone, Parser)]
@@ -36,7 +34,12 @@ pub fn router(args: &Args) -> anyhow::Result<Router> {
         request_timeout,
         ..
     } = args.common.clone();
-    let page = Page::new(&args.api_url, &version)?;
+    let api = args.api_url.to_string();
+    // Its settings come with the page and not after it, so they cannot be those of another version.
+    let template = include_str!("page.html")
+        .replace("{{API_URL}}", &api)
+        .replace("{{VERSION}}", &version.to_string());
+    let page = Page::new(&template, &api)?;
     let service = Service::new("app-frontend", version)?;
     let routes = Router::new().route("/", get(async move || page.clone()));
     Ok(service.router(routes, request_timeout))

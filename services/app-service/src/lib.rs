@@ -3,7 +3,6 @@
 
 mod bucket;
 mod model;
-mod page;
 mod pending;
 mod review;
 mod sms;

@@ -9,11 +9,11 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use prometheus::{Histogram, HistogramOpts, Registry};
 use serde::{Deserialize, Serialize};
+use service_kit::Page;
 use text::{Label, Message};
 
 use crate::bucket::Outcomes;
 use crate::model::ModelClient;
-use crate::page;
 
 /// Characters. One SMS has 160, and no message that is checked has more than 2,000.
 const LENGTH_BUCKETS: [f64; 7] = [20.0, 40.0, 80.0, 160.0, 320.0, 640.0, 2000.0];
@@ -26,7 +26,7 @@ struct Sms {
 }
 
 /// The routes, which count in `registry`.
-pub(crate) fn routes(registry: &Registry, model: ModelClient) -> prometheus::Result<Router> {
+pub(crate) fn routes(registry: &Registry, model: ModelClient) -> anyhow::Result<Router> {
     let [ham, spam] = [Label::Ham, Label::Spam].map(Label::as_str);
     let predictions = Outcomes::register(
         registry,
@@ -53,9 +53,11 @@ pub(crate) fn routes(registry: &Registry, model: ModelClient) -> prometheus::Res
         guesses,
         length,
     };
+    let page = Page::new(include_str!("page.html"), "'self'")?;
+    let page = async move || page.clone();
     Ok(Router::new()
-        .route("/", get(page::page))
-        .route("/sms", get(page::page).post(check))
+        .route("/", get(page.clone()))
+        .route("/sms", get(page).post(check))
         .with_state(Arc::new(sms)))
 }
 

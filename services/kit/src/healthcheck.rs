@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 const TIMEOUT: Duration = Duration::from_secs(2);
 
 /// Asks the service that listens at `address` whether it is well; an error if it is not.
-pub async fn healthcheck(address: SocketAddr) -> io::Result<()> {
+pub(crate) async fn healthcheck(address: SocketAddr) -> io::Result<()> {
     let address = on_this_machine(address);
     let asked = tokio::time::timeout(TIMEOUT, ask(address)).await;
     let status = asked.map_err(|_| {

@@ -1,12 +1,13 @@
 //! What every service shares: it says who it is, what it does and what went wrong in one way.
 //!
 //! A service makes its own routes, has [`Service::router`] add the common ones, and serves the whole
-//! with [`serve`].
+//! with [`run`].
 
 mod args;
 mod healthcheck;
 mod json;
 mod observe;
+mod page;
 mod problem;
 mod serve;
 mod served_by;
@@ -16,11 +17,11 @@ pub mod testing;
 mod trace;
 
 pub use args::{CommonArgs, Version, deadline, settings};
-pub use healthcheck::healthcheck;
 pub use json::Json;
 pub use observe::request_id;
+pub use page::Page;
 pub use problem::Problem;
-pub use serve::{serve, start_logging, unless_stopped};
+pub use serve::run;
 pub use served_by::SERVED_BY;
 pub use service::{MAX_BODY, Service};
 pub use trace::trace_headers;

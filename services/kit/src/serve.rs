@@ -17,24 +17,43 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::CommonArgs;
+use crate::healthcheck::healthcheck;
+
 /// How long a connection may go without a whole head of a request. It counts for idle connections
 /// too, and a proxy that reuses one just when it is closed fails a request: hence not shorter.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(60);
 
-/// Logs as JSON, one line per event, to stdout, from here on. [`serve`] does so in any case.
-pub fn start_logging() {
-    let started = tracing_subscriber::fmt()
+/// The life of a service's process: to ask the one that runs whether it is well, if that is what it was
+/// started for; else to serve what `router` makes, until SIGTERM or SIGINT. Then it takes no new
+/// connections and lets requests in flight finish.
+pub async fn run<E: From<io::Error>>(
+    address: SocketAddr,
+    settings: &CommonArgs,
+    router: impl Future<Output = Result<Router, E>>,
+) -> Result<(), E> {
+    if settings.healthcheck {
+        return Ok(healthcheck(address).await?);
+    }
+    start_logging();
+    let Some(router) = unless_stopped(router).await? else {
+        return Ok(());
+    };
+    Ok(serve(address, router?, settings.shutdown_timeout).await?)
+}
+
+/// Logs as JSON, one line per event, to stdout, from here on.
+fn start_logging() {
+    tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
         .with_target(false)
-        .try_init();
-    // An error says that it had begun before.
-    drop(started);
+        .init();
 }
 
 /// Does `work` that comes before serving; `None` if SIGTERM or SIGINT comes first. By themselves they
 /// do not end the first process of a container.
-pub async fn unless_stopped<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
+async fn unless_stopped<T>(work: impl Future<Output = T>) -> io::Result<Option<T>> {
     let stop = stop_signal()?;
     tokio::select! {
         done = work => Ok(Some(done)),
@@ -42,14 +61,7 @@ pub async fn unless_stopped<T>(work: impl Future<Output = T>) -> io::Result<Opti
     }
 }
 
-/// Serves `router` until SIGTERM or SIGINT; then takes no new connections and lets requests in
-/// flight finish, for at most `shutdown_timeout`.
-pub async fn serve(
-    address: SocketAddr,
-    router: Router,
-    shutdown_timeout: Duration,
-) -> io::Result<()> {
-    start_logging();
+async fn serve(address: SocketAddr, router: Router, shutdown_timeout: Duration) -> io::Result<()> {
     let stop = stop_signal()?;
     let listener = TcpListener::bind(address).await.map_err(|error| {
         io::Error::new(error.kind(), format!("cannot listen on {address}: {error}"))

@@ -111,6 +111,28 @@ pub fn command(program: &str, environment: &[(&str, &str)]) -> Command {
     command
 }
 
+/// Runs the program in an environment in which it must not start; the error that it prints.
+pub fn refusal(program: &str, environment: &[(&str, &str)]) -> String {
+    let output = command(program, environment).output().expect("runs");
+    let error = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "it started: {environment:?}");
+    error
+}
+
+/// Checks that the program does not start with any of the bad settings, which have a name, a value and
+/// what is allowed, in an environment that is good otherwise. It says name and what is allowed, and no
+/// secret.
+pub fn check_bad_settings(program: &str, good: &[(&str, &str)], bad: &[(&str, &str, &str)]) {
+    for (name, value, allowed) in bad {
+        let error = refusal(program, &[good, &[(*name, *value)]].concat());
+        assert!(
+            error.contains(name) && error.contains(allowed),
+            "{name}={value}: {error}"
+        );
+        assert!(!error.contains("secret"), "{error}");
+    }
+}
+
 /// Checks that `--help` lists the environment variables that every service has, and `more`, without
 /// their values.
 pub fn check_help(program: &str, more: &[&str]) {

@@ -10,7 +10,7 @@ use std::process::{Child, Stdio};
 use std::time::{Duration, Instant};
 
 use reqwest::StatusCode;
-use service_kit::testing::{Process, client, command};
+use service_kit::testing::{self, Process, client, command};
 use tempfile::TempDir;
 use text::sha256;
 
@@ -47,12 +47,8 @@ fn start(settings: &[(&'static str, String)]) -> Process {
     Process::start(PROGRAM, &borrowed(settings)).expect("starts")
 }
 
-/// Runs the service, which must not start; the error that it prints.
 fn refusal(settings: &[(&'static str, String)]) -> String {
-    let output = command(PROGRAM, &borrowed(settings)).output();
-    let output = output.expect("runs");
-    assert!(!output.status.success(), "it started");
-    String::from_utf8_lossy(&output.stderr).into_owned()
+    testing::refusal(PROGRAM, &borrowed(settings))
 }
 
 /// The files in the cache.

@@ -4,7 +4,7 @@ use std::fs;
 
 use reqwest::StatusCode;
 use serde_json::{Value, json};
-use service_kit::testing::{Process, client, command};
+use service_kit::testing::{Process, client, refusal};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_model-service");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
@@ -197,8 +197,7 @@ fn a_champion_that_cannot_be_compared_with_stops_the_start() {
     ] {
         let mut settings = champion;
         settings.push(("MODEL_FILE", stable.as_str()));
-        let output = command(PROGRAM, &settings).output().expect("runs");
-        let error = String::from_utf8_lossy(&output.stderr);
-        assert!(!output.status.success() && error.contains(said), "{error}");
+        let error = refusal(PROGRAM, &settings);
+        assert!(error.contains(said), "{error}");
     }
 }

@@ -1,11 +1,10 @@
 //! The model service as a process: what it promises to those who call it and those who run it.
 
 use std::fs;
-use std::process::Stdio;
 
 use reqwest::{Client, Response, StatusCode};
 use serde_json::{Value, json};
-use service_kit::testing::{Process, client, command};
+use service_kit::testing::{Process, check_help, client, command, refusal};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_model-service");
 const MODELS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/models");
@@ -252,16 +251,6 @@ async fn it_says_that_it_is_ready_and_who_it_is() {
     );
 }
 
-/// Runs the service with settings under which it must not start; the error that it prints.
-fn refusal(environment: &[(&str, &str)]) -> String {
-    let output = command(PROGRAM, environment)
-        .stderr(Stdio::piped())
-        .output()
-        .expect("runs");
-    assert!(!output.status.success(), "it started");
-    String::from_utf8_lossy(&output.stderr).into_owned()
-}
-
 #[test]
 fn a_bad_artefact_stops_the_start_with_an_error_that_names_file_and_cause() {
     let directory = tempfile::tempdir().expect("directory");
@@ -276,15 +265,15 @@ fn a_bad_artefact_stops_the_start_with_an_error_that_names_file_and_cause() {
         let file = directory.path().join("model.json");
         fs::write(&file, artefact).expect("written");
         let file = file.to_str().expect("UTF-8");
-        let error = refusal(&[("MODEL_FILE", file)]);
+        let error = refusal(PROGRAM, &[("MODEL_FILE", file)]);
         assert!(error.contains(file) && error.contains(cause), "{error}");
     }
-    let error = refusal(&[("MODEL_FILE", "/no/such.json")]);
+    let error = refusal(PROGRAM, &[("MODEL_FILE", "/no/such.json")]);
     assert!(
         error.contains("/no/such.json") && error.contains("No such file"),
         "{error}"
     );
-    assert!(refusal(&[]).contains("--model-file"));
+    assert!(refusal(PROGRAM, &[]).contains("--model-file"));
 }
 
 #[tokio::test]
@@ -296,7 +285,7 @@ async fn it_starts_only_with_the_artefact_that_the_checksum_names() {
     assert_eq!(get(&service.url, "/health").await.status(), StatusCode::OK);
 
     let wrong = "0".repeat(64);
-    let error = refusal(&[("MODEL_FILE", &file), ("MODEL_SHA256", &wrong)]);
+    let error = refusal(PROGRAM, &[("MODEL_FILE", &file), ("MODEL_SHA256", &wrong)]);
     assert!(
         error.contains(&right) && error.contains(&wrong) && error.contains(&file),
         "{error}"
@@ -311,14 +300,14 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
         ("REQUEST_TIMEOUT", "0s", "500ms or 5s"),
         ("LISTEN_ADDR", "here", "socket address"),
     ] {
-        let error = refusal(&[("MODEL_FILE", &file), (name, value)]);
+        let error = refusal(PROGRAM, &[("MODEL_FILE", &file), (name, value)]);
         assert!(error.contains(value) && error.contains(allowed), "{error}");
     }
 }
 
 #[test]
 fn help_lists_every_environment_variable_and_no_value() {
-    service_kit::testing::check_help(
+    check_help(
         PROGRAM,
         &[
             "MODEL_FILE",

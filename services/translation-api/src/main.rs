@@ -5,9 +5,5 @@ use translation_api::{Args, router};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let args: Args = service_kit::settings();
-    if args.common.healthcheck {
-        return Ok(service_kit::healthcheck(args.listen_addr).await?);
-    }
-    let router = router(&args)?;
-    Ok(service_kit::serve(args.listen_addr, router, args.common.shutdown_timeout).await?)
+    service_kit::run(args.listen_addr, &args.common, async { router(&args) }).await
 }

@@ -92,6 +92,26 @@ pub fn service_command(name: &str) -> Command {
     command
 }
 
+/// The cargo command that builds the end-to-end suite.
+pub fn suite_command() -> Command {
+    let mut command = cargo_build();
+    command.arg("--package=e2e");
+    command
+}
+
+/// The built suite, once [`suite_command`] has run.
+pub fn suite() -> PathBuf {
+    target_dir().join("debug").join("e2e")
+}
+
+/// The cargo that runs this, else the one there is, in the workspace.
+pub fn cargo() -> Command {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
+    let mut command = Command::new(cargo);
+    command.current_dir(workspace());
+    command
+}
+
 /// The root of the workspace.
 pub fn workspace() -> &'static Path {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
@@ -152,10 +172,8 @@ fn module(name: &str) -> PathBuf {
 }
 
 fn cargo_build() -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
+    let mut command = cargo();
     command
-        .current_dir(workspace())
         .args(["build", "--locked", "--target-dir"])
         .arg(target_dir());
     command

@@ -22,6 +22,7 @@
 //! | [`metrics`] | what Prometheus would scrape, read |
 //! | [`monitoring`] | the files of `monitoring/` |
 //! | [`promise`] | what promises about the SMS checker have in common |
+//! | [`sentiment`] | what promises about sentiment review have in common |
 
 pub mod build;
 pub mod debian;
@@ -37,6 +38,7 @@ pub mod ports;
 pub mod process;
 pub mod prometheus;
 pub mod promise;
+pub mod sentiment;
 pub mod template;
 pub mod topology;
 pub mod upstream;

@@ -1,8 +1,7 @@
 //! By Service: the files of `istio/blue-green` in a mesh.
 
-use std::ffi::OsString;
 use std::io::{BufRead, BufReader, Write};
-use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, bail};
 use harness::build;
@@ -45,9 +44,7 @@ struct Mesh {
 
 impl Mesh {
     fn start() -> Result<Self> {
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-        let mut e2e = Command::new(cargo)
-            .current_dir(build::workspace())
+        let mut e2e = build::cargo()
             .args(["run", "--quiet", "--locked", "--package=e2e", "--", "apply"])
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())

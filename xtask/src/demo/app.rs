@@ -2,14 +2,11 @@
 
 use anyhow::Result;
 use harness::http::Request;
+use harness::sentiment::{API, PAGE as FRONTEND};
 use harness::{build, topology};
 use serde_json::json;
 
 use super::table::{APP, MODEL, PAGE};
-
-/// The page and the API of sentiment review.
-const FRONTEND: &str = "app-frontend.k8s.local";
-const API: &str = "app-service.k8s.local";
 
 /// Made up, half of them spam for both models.
 const MESSAGES: [&str; 16] = [
@@ -115,12 +112,11 @@ impl App {
         }
     }
 
-    /// The application's policy in `wasm-plugins/policies`, for the gateway or its sidecars. All
-    /// applications share the gateway's.
-    pub(crate) fn policy(self, place: &str) -> String {
-        match (self, place) {
-            (Self::Sentiment, "sidecar") => "sentiment-sidecar.yaml".to_owned(),
-            _ => format!("sms-checker-{place}.yaml"),
+    /// The policy of its sidecars in `wasm-plugins/policies`. The gateway's is for all applications.
+    pub(crate) fn sidecar_policy(self) -> &'static str {
+        match self {
+            Self::SmsChecker => "sms-checker-sidecar.yaml",
+            Self::Sentiment => "sentiment-sidecar.yaml",
         }
     }
 

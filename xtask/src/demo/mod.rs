@@ -33,6 +33,9 @@ use metrics::Metrics;
 use table::{Screen, View};
 use traffic::{Site, Traffic};
 
+/// Of all applications, in `wasm-plugins/policies`.
+const GATEWAY_POLICY: &str = "gateway.yaml";
+
 const MOMENT: Duration = Duration::from_millis(100);
 /// The exit code of what Ctrl-C ended, as shells have it.
 const INTERRUPTED: i32 = 130;
@@ -107,7 +110,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let admin_port = usable_port(args.admin_port, "--admin-port", port)?;
     let policy_file = match &args.policy {
         Some(file) => file.clone(),
-        None => copy_of_policy(args.app, port)?,
+        None => copy_of_policy(port)?,
     };
     // Read before the policy: an edit in between, or during the build, is followed later.
     let pushed = fs::read(&policy_file).ok();
@@ -125,7 +128,8 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let gateway = Plugin::new("gateway", &parts.dir, &filter);
     gateway.push(&config.policy, &config.environment)?;
     let sidecar = Plugin::new("sidecar", &parts.dir, &filter);
-    let (policy_of_sidecar, _) = lanekeeper_cli::load(&policy_of(args.app, "sidecar"), &|_| None)?;
+    let (policy_of_sidecar, _) =
+        lanekeeper_cli::load(&default_policy(args.app.sidecar_policy()), &|_| None)?;
     sidecar.push(&policy_of_sidecar.to_string(), &Environment::default())?;
     let topology = Topology::start(&parts, port, admin_port, gateway.file(), sidecar.file())?;
     let admin = topology.admin().to_owned();
@@ -145,7 +149,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     running.store(true, Ordering::SeqCst);
     let log = topology.gateway_envoy().log();
     let (hash, share) = (policy.hash(), share_of_canary(args.app, &policy));
-    let (_, default) = lanekeeper_cli::load(&policy_of(args.app, "gateway"), &|_| None)?;
+    let (_, default) = lanekeeper_cli::load(&default_policy(GATEWAY_POLICY), &|_| None)?;
     // A copy may name another port.
     let is_default = args.policy.is_none() || default.hash() == hash;
     let quotas = policy.quotas().to_vec();
@@ -271,12 +275,12 @@ impl Demo {
 
 /// A fresh copy of the gateway's policy, to be edited at will. Each port has its own: another demo
 /// must not change the policy of this one.
-fn copy_of_policy(app: App, port: u16) -> Result<PathBuf> {
+fn copy_of_policy(port: u16) -> Result<PathBuf> {
     let dir = build::target_dir().join("demo").join(port.to_string());
     fs::create_dir_all(&dir).with_context(|| format!("cannot create {}", dir.display()))?;
     let file = dir.join("policy.yaml");
     // Written, not copied: the copy can be edited although the original cannot.
-    let text = fs::read_to_string(policy_of(app, "gateway"));
+    let text = fs::read_to_string(default_policy(GATEWAY_POLICY));
     let text = text.context("cannot read the default policy")?;
     // The page is at this port, and may read refusals.
     let text = text.replace(".k8s.local:8080", &format!(".k8s.local:{port}"));
@@ -286,9 +290,8 @@ fn copy_of_policy(app: App, port: u16) -> Result<PathBuf> {
     Ok(file.strip_prefix(here).map(Path::to_owned).unwrap_or(file))
 }
 
-fn policy_of(app: App, place: &str) -> PathBuf {
-    let policies = build::workspace().join("wasm-plugins/policies");
-    policies.join(app.policy(place))
+fn default_policy(file: &str) -> PathBuf {
+    build::workspace().join("wasm-plugins/policies").join(file)
 }
 
 /// What to say of a policy that is good, but not for this demo.
@@ -442,8 +445,8 @@ mod tests {
     #[test]
     fn the_default_policy_is_for_the_traffic() {
         for app in [App::SmsChecker, App::Sentiment] {
-            let (_, policy) =
-                lanekeeper_cli::load(&policy_of(app, "gateway"), &|_| None).expect("a good policy");
+            let (_, policy) = lanekeeper_cli::load(&default_policy(GATEWAY_POLICY), &|_| None)
+                .expect("a good policy");
             assert_eq!(share_of_canary(app, &policy), Some(0.1));
             assert_eq!(warnings(app, &policy), [""; 0]);
             // What the traffic knows of them.
@@ -452,7 +455,7 @@ mod tests {
             assert!(refusal_to_try("", &policy).is_some());
             assert!(refusal_to_try("", &Policy::pass_through()).is_none());
             assert_eq!(warnings(app, &Policy::pass_through()).len(), 1);
-            let sidecar = lanekeeper_cli::load(&policy_of(app, "sidecar"), &|_| None);
+            let sidecar = lanekeeper_cli::load(&default_policy(app.sidecar_policy()), &|_| None);
             assert!(sidecar.expect("a good policy").1.sidecar().is_some());
         }
     }

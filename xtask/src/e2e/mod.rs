@@ -2,6 +2,7 @@
 
 mod compose;
 mod kind;
+mod run;
 mod steps;
 
 use anyhow::Result;

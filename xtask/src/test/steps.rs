@@ -1,6 +1,5 @@
 //! The steps of the suite, in their order.
 
-use std::ffi::OsString;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -326,9 +325,8 @@ fn cutover() -> Result<Outcome> {
 }
 
 fn cargo(args: &[&str]) -> Command {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
-    let mut command = Command::new(cargo);
-    command.args(args).current_dir(build::workspace());
+    let mut command = build::cargo();
+    command.args(args);
     command
 }
 

@@ -262,6 +262,14 @@ impl Kind {
             .json(&["get", "pod", "-n", &pod.namespace, &pod.name])
     }
 
+    /// How many of the pods run on a node.
+    pub(crate) fn pods_on(&self, node: &str) -> Result<usize> {
+        let there = format!("--field-selector=spec.nodeName={node}");
+        let pods = ["get", "pods", "--all-namespaces", &there];
+        let pods = self.kubectl.json(&pods)?;
+        Ok(items(&pods).filter_map(running).count())
+    }
+
     fn write_overlay(&self, changes: &Changes) -> Result<PathBuf> {
         let overlay = self.dir.join("overlay");
         if overlay.exists() {
@@ -357,12 +365,12 @@ impl Cluster for Kind {
         let gateway = self.pods().into_iter().find(|pod| pod.app == GATEWAY);
         let gateway = gateway.context("no gateway runs")?;
         let json = self.describe(pod)?;
-        let host = format!("{}:{}", text(&json["status"]["podIP"]), port(pod));
+        let host = format!("{}:{}", text(&json["status"]["podIP"]), pod.port());
         self.curl(&gateway, "istio-proxy", &host, request)
     }
 
     fn metrics(&self, pod: &Pod) -> Result<String> {
-        let host = format!("localhost:{}", port(pod));
+        let host = format!("localhost:{}", pod.port());
         let response = self.curl(pod, "istio-proxy", &host, &Request::get("/metrics"))?;
         Ok(response.text())
     }
@@ -460,11 +468,6 @@ pub(crate) fn proxy(pod: &Value) -> Result<&Value> {
     containers
         .find(|container| container["name"] == "istio-proxy")
         .with_context(|| format!("{} has no sidecar", pod["metadata"]["name"]))
-}
-
-/// Where the application of a pod listens.
-fn port(pod: &Pod) -> u16 {
-    if pod.app == "app-service" { 8080 } else { 8081 }
 }
 
 /// The elements of a list, or the one that there is.

@@ -446,8 +446,7 @@ impl Cluster for Mesh {
 
     fn call_to(&self, pod: &Pod, request: &Request) -> Result<Response> {
         let spec = &self.running(pod)?.spec;
-        let port = if pod.app == "app-service" { 8080 } else { 8081 };
-        http::send(&format!("{}:{port}", spec.address), request)
+        http::send(&format!("{}:{}", spec.address, pod.port()), request)
     }
 
     fn metrics(&self, pod: &Pod) -> Result<String> {

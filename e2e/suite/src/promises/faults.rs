@@ -7,7 +7,7 @@ use anyhow::{Result, ensure};
 use crate::mesh::Mesh;
 
 /// What the check says of each.
-const FAULTS: [(&str, &str); 16] = [
+const FAULTS: [(&str, &str); 17] = [
     (
         "01-unknown-field",
         "unknown fields [spec.http[0].mirorPercentage]",
@@ -42,6 +42,10 @@ const FAULTS: [(&str, &str); 16] = [
     ("14-missing-short-host", "host not found: \"app-servcie\""),
     ("15-unknown-principal", "app-servcie: no pod"),
     ("16-unknown-port", "port 8080: no container"),
+    (
+        "17-unknown-service-account",
+        "service account sms-checker/app-servcie: no pod",
+    ),
 ];
 
 pub(crate) fn keep(mesh: &mut Mesh) -> Result<Vec<String>> {

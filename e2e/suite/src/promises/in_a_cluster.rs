@@ -10,11 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use harness::http::{Request, send};
 
 use super::rollout::report;
-use crate::cluster::{Changes, Cluster, Pod};
+use crate::cluster::{Changes, Cluster};
 use crate::kind::{GATEWAY, Kind, SYSTEM, items, text};
 use crate::traffic::{
-    Connection, Visitor, gateway_pod, pods_of, predict, sms, stay, under_load, version, visitors,
-    wait_for,
+    Connection, Visitor, gateway_pod, predict, sms, stay, under_load, version, visitors, wait_for,
 };
 
 /// Pods start and end, on machines of two cores too.
@@ -22,6 +21,8 @@ const IN_TIME: Duration = Duration::from_secs(180);
 
 /// The application that the traffic is for.
 const SMS_CHECKER: &str = "sms-checker";
+/// The other one.
+const SENTIMENT: &str = "sentiment";
 
 /// Its Deployments, but for the shadow.
 const TIERS: [&str; 2] = ["app-service", "model-service"];
@@ -107,33 +108,49 @@ pub(crate) fn image(kind: &mut Kind) -> Result<Vec<String>> {
 
 pub(crate) fn strict(kind: &mut Kind) -> Result<Vec<String>> {
     let gateway = kind.gateway()?;
-    let find = |pods: Vec<Pod>| pods.into_iter().next().context("no pod");
-    let app = find(pods_of(kind, "app-service"))?;
-    let model = find(pods_of(kind, "model-service"))?;
-    let shadow = find(pods_of(kind, "model-shadow"))?;
+    let pods = kind.pods();
+    let pod = |namespace: &str, app: &str| {
+        let mut pods = pods.iter();
+        let pod = pods.find(|pod| pod.namespace == namespace && pod.app == app);
+        pod.with_context(|| format!("no {app} runs in {namespace}"))
+    };
+    let app = pod(SMS_CHECKER, "app-service")?;
     let version_of = Request::get("/version");
-    let plain = kind.call_to(&app, &version_of)?.status;
+    let plain = kind.call_to(app, &version_of)?.status;
     ensure!(
         plain == 200,
         "without the overlay a plain call gets {plain}"
     );
 
     kind.apply(&Changes::default().overlay("istio/overlays/strict"))?;
-    wait_for(IN_TIME, "a plain call is refused", || {
-        // The connection is reset, and so there is no response.
-        Ok(kind.call_to(&app, &version_of).is_err())
-    })?;
-    for pod in [&model, &shadow] {
-        let answer = kind.call_to(pod, &version_of);
-        ensure!(answer.is_err(), "{} answers a plain call", pod.name);
+    for (namespace, app) in [
+        (SMS_CHECKER, "app-service"),
+        (SMS_CHECKER, "model-service"),
+        (SMS_CHECKER, "model-shadow"),
+        (SENTIMENT, "app-frontend"),
+        (SENTIMENT, "app-service"),
+        (SENTIMENT, "model-service"),
+        (SENTIMENT, "model-shadow"),
+    ] {
+        let called = pod(namespace, app)?;
+        wait_for(IN_TIME, "a plain call is refused", || {
+            // The connection is reset, and so there is no response.
+            Ok(kind.call_to(called, &version_of).is_err())
+        })
+        .with_context(|| called.name.clone())?;
     }
     // With a certificate, but not of one who may.
-    for (from, to) in [
-        (&model, "app-service:8080"),
-        (&shadow, "model-service:8081"),
-        (&app, "app-service:8080"),
-        (&model, "model-shadow:8081"),
+    for (namespace, app, to) in [
+        (SMS_CHECKER, "model-service", "app-service:8080"),
+        (SMS_CHECKER, "model-shadow", "model-service:8081"),
+        (SMS_CHECKER, "app-service", "app-service:8080"),
+        (SMS_CHECKER, "model-service", "model-shadow:8081"),
+        (SENTIMENT, "app-frontend", "app-service:8080"),
+        (SENTIMENT, "app-frontend", "model-service:8081"),
+        (SENTIMENT, "app-service", "app-frontend:8080"),
+        (SENTIMENT, "app-service", "model-service.sms-checker:8081"),
     ] {
+        let from = pod(namespace, app)?;
         let mut status = 0;
         wait_for(IN_TIME, "who is not named is refused", || {
             status = kind.call_from(from, to, &version_of)?.status;
@@ -141,22 +158,24 @@ pub(crate) fn strict(kind: &mut Kind) -> Result<Vec<String>> {
         })
         .with_context(|| format!("{} gets {status} of {to}", from.name))?;
     }
-    let named = kind.call_from(&app, "model-service:8081", &predict())?;
+    let named = kind.call_from(app, "model-service:8081", &predict())?;
     ensure!(named.status == 200, "the app-service gets {}", named.status);
     let users = visitors(&gateway, 50)?;
     stay(&gateway, &users, 3)?;
+    let of_sentiment = super::pages::keep(kind)?;
 
     // Probes still reach the services: of two that fail, the pod would no longer be ready.
     let ready = kind.pods().len();
     thread::sleep(Duration::from_secs(12));
     let still = kind.pods().len();
     ensure!(still == ready, "{still} of {ready} pods are still ready");
-    Ok(vec![
-        "plain calls to app-service, model-service and the shadow: the connection is closed"
-            .to_owned(),
-        "with the certificate of model, shadow or app where another is named: 403".to_owned(),
+    let mut facts = vec![
+        "plain calls to every tier of both applications: the connection is closed".to_owned(),
+        "with the certificate of a tier, or an application, where another is named: 403".to_owned(),
         format!("50 users, 200 requests: as before; all {ready} pods stay ready"),
-    ])
+    ];
+    facts.extend(of_sentiment);
+    Ok(facts)
 }
 
 pub(crate) fn restart(kind: &mut Kind) -> Result<Vec<String>> {
@@ -304,16 +323,8 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
             "NOT TESTED: there is one node only, and with it all would go".to_owned(),
         ]);
     };
-    let on_it: Vec<String> = kind
-        .pods()
-        .into_iter()
-        .filter(|pod| {
-            let json = kind.describe(pod).unwrap_or_default();
-            text(&json["spec"]["nodeName"]) == node
-        })
-        .map(|pod| pod.name)
-        .collect();
-    ensure!(!on_it.is_empty(), "{node} has no pods");
+    let on_it = kind.pods_on(node)?;
+    ensure!(on_it > 0, "{node} has no pods");
     let mut users = visitors(&gateway, 100)?;
     users.retain(|user| user.given == "stable");
 
@@ -359,7 +370,7 @@ pub(crate) fn drain(kind: &mut Kind) -> Result<Vec<String>> {
     }
     Ok(vec![
         report(
-            &format!("{node} drained of {} pods, users of stable", on_it.len()),
+            &format!("{node} drained of {on_it} pods, users of stable"),
             time,
             &load,
         )?,

@@ -186,7 +186,7 @@ pub(crate) const PROMISES: [Promise; 24] = [
     },
     Promise {
         name: "faults",
-        about: "16 broken manifests: each is refused by the check",
+        about: "17 broken manifests: each is refused by the check",
         keep: Keep::Mesh(faults::keep),
     },
 ];

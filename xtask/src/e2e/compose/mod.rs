@@ -3,22 +3,23 @@
 mod engine;
 mod images;
 
-use std::fs::{self, File};
+use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use harness::build;
-use harness::http::get_within;
+use harness::http::{Client, Request};
 use harness::ports::free_ports;
+use harness::sentiment;
 use serde_json::json;
 
+use super::run::{self, Folder, System, words};
 use super::steps::Steps;
 use engine::Engine;
 use images::Images;
 
-const PROJECT: &str = "lanekeeper-e2e";
 const READY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts compose.yaml and tests the promises in it.
@@ -42,39 +43,51 @@ pub(crate) struct Args {
 
 /// Runs the suite. `false` where a promise is broken.
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    let dir = build::target_dir().join("e2e").join("compose");
-    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let lock = File::create(dir.join("lock"))?;
-    if lock.try_lock().is_err() {
-        bail!(
-            "another run is under way (it locks {})",
-            dir.join("lock").display()
-        );
-    }
+    let folder = Folder::of("compose")?;
+    let dir = folder.path();
     let steps = Steps::new(dir.join("logs"))?;
-    let engine = Engine::find(&dir, &steps)?;
+    let engine = Engine::find(dir, &steps)?;
     let images = if args.from_registry {
         None
     } else {
-        Some(Images::prepare(&dir)?)
+        Some(Images::prepare(dir)?)
     };
-    let setup = Setup::new(&engine, &steps, &dir, images.is_some())?;
-    // Of a run that was killed.
-    setup.take_down()?;
-    let kept = setup.start(images.as_ref()).and_then(|()| setup.test());
-    if !matches!(kept, Ok(true)) && !steps.stopped() {
-        setup.save_logs();
-        println!("The logs are in {}", steps.logs().display());
+    let setup = Setup::new(&engine, &steps, dir, images.is_some())?;
+    run::run(&setup, &steps, args.keep, || {
+        setup.start(images.as_ref())?;
+        setup.test()
+    })
+}
+
+/// An application of compose.yaml, whether it runs or not. Each is a project of its own, for they have
+/// the same ports if nobody says otherwise.
+struct App {
+    project: &'static str,
+    /// What it has beside the SMS checker's containers.
+    profile: Option<&'static str>,
+    /// What is started, with all that it needs: everything if there is none.
+    service: Option<&'static str>,
+    /// A host that its gateway knows.
+    host: &'static str,
+    port: u16,
+    admin_port: u16,
+}
+
+impl App {
+    fn gateway(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
     }
-    if args.keep && !steps.stopped() {
-        setup.say_how_to_go_on();
-        return kept;
+
+    fn admin(&self) -> String {
+        format!("127.0.0.1:{}", self.admin_port)
     }
-    let taken_down = setup.take_down();
-    // What went wrong first is what matters.
-    let kept = kept?;
-    taken_down?;
-    Ok(kept)
+
+    fn answers(&self) -> bool {
+        let request = Request::get("/version").header("host", self.host);
+        let client = Client::connect_within(Duration::from_secs(2), &self.gateway());
+        let answer = client.and_then(|mut client| client.send(&request));
+        answer.is_ok_and(|answer| answer.status == 200)
+    }
 }
 
 /// The set-up, whether it runs or not.
@@ -83,14 +96,14 @@ struct Setup<'a> {
     steps: &'a Steps,
     /// A copy of the policies, to be edited.
     policies: PathBuf,
-    port: u16,
-    admin_port: u16,
+    sms_checker: App,
+    sentiment: App,
     own_images: bool,
 }
 
 impl<'a> Setup<'a> {
     fn new(engine: &'a Engine, steps: &'a Steps, dir: &Path, own_images: bool) -> Result<Self> {
-        let [port, admin_port] = free_ports(&[])?;
+        let [port, admin_port, other_port, other_admin_port] = free_ports(&[])?;
         let policies = dir.join("policies");
         fs::create_dir_all(&policies)?;
         for entry in fs::read_dir(build::workspace().join("wasm-plugins/policies"))? {
@@ -101,30 +114,51 @@ impl<'a> Setup<'a> {
             engine,
             steps,
             policies,
-            port,
-            admin_port,
+            sms_checker: App {
+                project: "lanekeeper-e2e",
+                profile: None,
+                service: None,
+                host: "sms-checker.local",
+                port,
+                admin_port,
+            },
+            sentiment: App {
+                project: "lanekeeper-e2e-sentiment",
+                profile: Some("sentiment"),
+                service: Some("sentiment"),
+                host: sentiment::API,
+                port: other_port,
+                admin_port: other_admin_port,
+            },
             own_images,
         })
     }
 
-    /// `compose` with what this run sets.
-    fn compose(&self, arguments: &[&str]) -> Command {
+    fn apps(&self) -> [&App; 2] {
+        [&self.sms_checker, &self.sentiment]
+    }
+
+    /// `compose` for an application, with what this run sets.
+    fn compose(&self, app: &App, arguments: &[&str]) -> Command {
         let mut command = self.engine.compose();
         command
-            .args(["--project-name", PROJECT, "--file"])
-            .arg(build::workspace().join("compose.yaml"))
-            .args(arguments);
-        for (name, value) in self.environment() {
+            .args(["--project-name", app.project, "--file"])
+            .arg(build::workspace().join("compose.yaml"));
+        if let Some(profile) = app.profile {
+            command.args(["--profile", profile]);
+        }
+        command.args(arguments);
+        for (name, value) in self.environment(app) {
             command.env(name, value);
         }
         command
     }
 
-    fn environment(&self) -> Vec<(&'static str, String)> {
+    fn environment(&self, app: &App) -> Vec<(&'static str, String)> {
         let mut environment = vec![
             ("TAG", "e2e".to_owned()),
-            ("PORT", self.port.to_string()),
-            ("ADMIN_PORT", self.admin_port.to_string()),
+            ("PORT", app.port.to_string()),
+            ("ADMIN_PORT", app.admin_port.to_string()),
             ("POLICIES", self.policies.display().to_string()),
         ];
         if self.own_images {
@@ -143,16 +177,26 @@ impl<'a> Setup<'a> {
             }
         }
         // One service of each image.
-        let build = &mut self.compose(&["build", "app-stable", "model-stable", "gateway"]);
+        let one_of_each = [
+            "build",
+            "app-stable",
+            "model-stable",
+            "gateway",
+            "sentiment-page-stable",
+        ];
+        let build = &mut self.compose(&self.sentiment, &one_of_each);
         self.steps.run("Building the images", build)?;
-        let up = &mut self.compose(&["up", "--detach"]);
-        self.steps.run("Starting the containers", up)?;
+        for app in self.apps() {
+            let mut up = self.compose(app, &["up", "--detach"]);
+            up.args(app.service);
+            let what = format!("Starting the containers of {}", app.project);
+            self.steps.run(&what, &mut up)?;
+        }
         self.wait_until_healthy()
     }
 
-    /// Waits until every container says that it is well, and the gateway answers.
+    /// Waits until every container says that it is well, and the gateways answer.
     fn wait_until_healthy(&self) -> Result<()> {
-        let gateway = format!("http://127.0.0.1:{}/version", self.port);
         let mut unwell = Vec::new();
         let healthy = self
             .steps
@@ -163,10 +207,10 @@ impl<'a> Setup<'a> {
                         unwell.push(container);
                     }
                 }
-                let answer = get_within(Duration::from_secs(2), &gateway);
-                let answers = answer.is_ok_and(|answer| answer.status == 200);
-                if !answers {
-                    unwell.push(gateway.clone());
+                for app in self.apps() {
+                    if !app.answers() {
+                        unwell.push(app.gateway());
+                    }
                 }
                 Ok(unwell.is_empty())
             });
@@ -174,28 +218,29 @@ impl<'a> Setup<'a> {
     }
 
     fn containers(&self) -> Result<Vec<String>> {
-        let mut list = self.engine.command();
-        list.args(["ps", "--all", "--format", "{{.Names}}", "--filter"])
-            .arg(format!("label=com.docker.compose.project={PROJECT}"));
-        let names = harness::process::run(&mut list, "Listing the containers")?;
-        Ok(names.lines().map(str::to_owned).collect())
+        let mut containers = Vec::new();
+        for app in self.apps() {
+            let mut list = self.engine.command();
+            list.args(["ps", "--all", "--format", "{{.Names}}", "--filter"])
+                .arg(format!("label=com.docker.compose.project={}", app.project));
+            let names = harness::process::run(&mut list, "Listing the containers")?;
+            containers.extend(names.lines().map(str::to_owned));
+        }
+        Ok(containers)
     }
 
     /// Runs the tests. `false` where one failed.
     fn test(&self) -> Result<bool> {
-        let compose = self.compose(&[]);
-        let words = std::iter::once(compose.get_program()).chain(compose.get_args());
-        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
+        let compose = self.compose(&self.sms_checker, &[]);
         let told = json!({
-            "gateway": format!("127.0.0.1:{}", self.port),
-            "admin": format!("127.0.0.1:{}", self.admin_port),
-            "policy": self.policies.join("sms-checker-gateway.yaml"),
-            "command": words,
+            "gateway": self.sms_checker.gateway(),
+            "admin": self.sms_checker.admin(),
+            "sentiment": { "gateway": self.sentiment.gateway(), "admin": self.sentiment.admin() },
+            "policy": self.policies.join("gateway.yaml"),
+            "command": words(&compose),
         });
-        let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-        let mut tests = Command::new(cargo);
+        let mut tests = build::cargo();
         tests
-            .current_dir(build::workspace())
             .args([
                 "test",
                 "--quiet",
@@ -211,8 +256,9 @@ impl<'a> Setup<'a> {
         }
         self.steps.show("Testing the promises", &mut tests)
     }
+}
 
-    /// Keeps what the containers have said.
+impl System for Setup<'_> {
     fn save_logs(&self) {
         for container in self.containers().unwrap_or_default() {
             let mut logs = self.engine.command();
@@ -220,15 +266,18 @@ impl<'a> Setup<'a> {
         }
     }
 
-    /// Ends and removes everything that this or an earlier run has made.
-    fn take_down(&self) -> Result<()> {
-        let down = &mut self.compose(&["down", "--volumes", "--timeout", "5"]);
-        self.steps.finish("Taking it down", down)?;
+    fn remove(&self) -> Result<()> {
+        for app in self.apps() {
+            let down = &mut self.compose(app, &["down", "--volumes", "--timeout", "5"]);
+            let what = format!("Taking down {}", app.project);
+            self.steps.finish(&what, down)?;
+        }
         let left = self.containers()?;
         if !left.is_empty() {
             bail!("these containers are still there: {}", left.join(", "));
         }
         let made = [
+            "lanekeeper/app-frontend:e2e",
             "lanekeeper/app-service:e2e",
             "lanekeeper/model-service:e2e",
             "lanekeeper/envoy:e2e",
@@ -239,21 +288,23 @@ impl<'a> Setup<'a> {
     }
 
     fn say_how_to_go_on(&self) {
-        println!(
-            "\nAll runs on: http://localhost:{}, and the admin page at http://localhost:{}.\n\
-             The policy that the gateway follows is {}.\nTo take it down, run",
-            self.port,
-            self.admin_port,
-            self.policies.join("sms-checker-gateway.yaml").display()
-        );
-        let down = self.compose(&["down"]);
-        for (name, value) in down.get_envs() {
-            let value = value.unwrap_or_default().to_string_lossy();
-            println!("    {}='{value}' \\", name.to_string_lossy());
+        println!("\nAll runs on; gateway and admin page are");
+        for app in self.apps() {
+            let (gateway, admin) = (app.gateway(), app.admin());
+            println!("    http://{gateway} and http://{admin}, for {}", app.host);
         }
-        let words = std::iter::once(down.get_program()).chain(down.get_args());
-        let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-        println!("    {}", words.join(" "));
+        println!(
+            "The policy that both gateways follow is {}.\nTo take all down, run",
+            self.policies.join("gateway.yaml").display()
+        );
+        for app in self.apps() {
+            let down = self.compose(app, &["down"]);
+            for (name, value) in down.get_envs() {
+                let value = value.unwrap_or_default().to_string_lossy();
+                println!("    {}='{value}' \\", name.to_string_lossy());
+            }
+            println!("    {}", words(&down).join(" "));
+        }
         println!("or run this suite again, which also removes the images.");
     }
 }

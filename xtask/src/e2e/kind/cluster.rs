@@ -10,19 +10,20 @@ use harness::process;
 use serde_json::Value;
 
 use super::machine::{CLUSTER, Machine};
+use crate::e2e::run::{System, words};
 use crate::e2e::steps::Steps;
 
 /// The NodePort of `e2e/kind/values/gateway.yaml`.
 const GATEWAY_PORT: u16 = 30080;
 
 /// What the suite makes in a cluster, and removes from one that was there.
-const NAMESPACES: [&str; 3] = ["sms-checker", "lanekeeper-e2e", "istio-system"];
+const NAMESPACES: [&str; 4] = ["sms-checker", "sentiment", "lanekeeper-e2e", "istio-system"];
 
 /// A cluster that is there already.
 #[derive(Debug, clap::Args)]
 pub(super) struct Given {
-    /// A cluster that is there, in place of one that is made. It must have neither Istio nor an SMS
-    /// checker: both are installed, and removed in the end
+    /// A cluster that is there, in place of one that is made. It must have neither Istio nor
+    /// namespaces sms-checker and sentiment: all are made, and removed in the end
     #[arg(long, env, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
@@ -218,9 +219,10 @@ impl<'a> Cluster<'a> {
         let first = port.lines().next().context("the node has no such port")?;
         Ok(first.trim().to_owned())
     }
+}
 
-    /// Keeps what all pods, proxies and Kubernetes have said.
-    pub(super) fn save_logs(&self) {
+impl System for Cluster<'_> {
+    fn save_logs(&self) {
         println!("Collecting the logs ...");
         let pods = self.ask(&["get", "pods", "--all-namespaces", "-o", "json"]);
         let pods: Value = pods
@@ -279,8 +281,7 @@ impl<'a> Cluster<'a> {
         }
     }
 
-    /// Removes everything that this or an earlier run has made.
-    pub(super) fn remove(&self) -> Result<()> {
+    fn remove(&self) -> Result<()> {
         if !self.given.is_given() {
             self.machine.down(self.steps)?;
             let _ = fs::remove_file(&self.kubeconfig);
@@ -317,13 +318,8 @@ impl<'a> Cluster<'a> {
             .finish("Removing Istio's resource types", &mut kinds)
     }
 
-    pub(super) fn say_how_to_go_on(&self) {
+    fn say_how_to_go_on(&self) {
         let gateway = self.gateway().unwrap_or_default();
-        let words = |command: &Command| {
-            let words = std::iter::once(command.get_program()).chain(command.get_args());
-            let words: Vec<_> = words.map(|word| word.to_string_lossy()).collect();
-            words.join(" ")
-        };
         let mut curl = self.machine.command("curl");
         curl.args(["-i", "--resolve"]);
         let (host, port) = gateway.rsplit_once(':').unwrap_or_default();
@@ -331,8 +327,8 @@ impl<'a> Cluster<'a> {
         curl.arg(format!("http://sms-checker.local:{port}/version"));
         println!(
             "\nAll runs on:\n    {}\n    {}\nTo remove it:\n    cargo xtask e2e kind --remove",
-            words(&self.kubectl(&["get", "pods", "-A"])),
-            words(&curl),
+            words(&self.kubectl(&["get", "pods", "-A"])).join(" "),
+            words(&curl).join(" "),
         );
     }
 }

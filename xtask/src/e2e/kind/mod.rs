@@ -5,13 +5,12 @@ mod images;
 mod istio;
 mod machine;
 
-use std::fs::{self, File};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::Result;
 use harness::build;
 
+use super::run::{self, Folder, System};
 use super::steps::Steps;
 use cluster::Cluster;
 use images::Images;
@@ -55,15 +54,8 @@ pub(crate) struct Args {
 
 /// Runs the suite. `false` where a promise is broken.
 pub(crate) fn run(args: &Args) -> Result<bool> {
-    let dir = build::target_dir().join("e2e").join("kind");
-    fs::create_dir_all(&dir).with_context(|| dir.display().to_string())?;
-    let lock = File::create(dir.join("lock"))?;
-    if lock.try_lock().is_err() {
-        bail!(
-            "another run is under way (it locks {})",
-            dir.join("lock").display()
-        );
-    }
+    let folder = Folder::of("kind")?;
+    let dir = folder.path();
     let steps = Steps::new(dir.join("logs"))?;
     let machine = Machine::find(&args.nodes, args.given.is_given(), &steps)?;
     let cluster = Cluster::new(&machine, &steps, &args.given, dir.join("kubeconfig"));
@@ -71,27 +63,13 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         cluster.remove()?;
         return Ok(true);
     }
-    let images = Images::prepare(&dir, args.given.images())?;
+    let images = Images::prepare(dir, args.given.images())?;
     let istio = Istio::new(&args.istio, &machine);
     let suite = build_suite(&steps)?;
-    // Of a run that was killed.
-    cluster.remove()?;
-
-    let kept = prepare(&cluster, &images, &istio, args)
-        .and_then(|()| test(&cluster, &images, &suite, &args.only));
-    if !matches!(kept, Ok(true)) && !steps.stopped() {
-        cluster.save_logs();
-        println!("The logs are in {}", steps.logs().display());
-    }
-    if args.keep && !steps.stopped() {
-        cluster.say_how_to_go_on();
-        return kept;
-    }
-    let removed = cluster.remove();
-    // What went wrong first is what matters.
-    let kept = kept?;
-    removed?;
-    Ok(kept)
+    run::run(&cluster, &steps, args.keep, || {
+        prepare(&cluster, &images, &istio, args)?;
+        test(&cluster, &images, &suite, &args.only)
+    })
 }
 
 /// A cluster with Istio and everything that the suite wants of it.
@@ -106,14 +84,8 @@ fn prepare(cluster: &Cluster, images: &Images, istio: &Istio, args: &Args) -> Re
 
 /// The suite, built here: within the cluster's network there is no way to a registry.
 fn build_suite(steps: &Steps) -> Result<PathBuf> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build
-        .current_dir(build::workspace())
-        .args(["build", "--locked", "--package=e2e", "--target-dir"])
-        .arg(build::target_dir());
-    steps.run("Building the suite", &mut build)?;
-    Ok(build::target_dir().join("debug/e2e"))
+    steps.run("Building the suite", &mut build::suite_command())?;
+    Ok(build::suite())
 }
 
 /// Runs the suite. `false` where a promise is broken.

@@ -1,24 +1,21 @@
-//! The page.
+//! Pages, each whole in itself.
 
+use axum::http::header::InvalidHeaderValue;
 use axum::http::{HeaderValue, header};
 use axum::response::{Html, IntoResponse, Response};
-use service_kit::Version;
 
-use crate::origin::Origin;
-
-/// The page with its settings written into it: where the API is, and the version that it belongs to.
-/// They come with the page and not after it, so they cannot be those of another version.
+/// A page.
 #[derive(Clone)]
-pub(crate) struct Page {
+pub struct Page {
     html: String,
     policy: HeaderValue,
 }
 
 impl Page {
-    pub(crate) fn new(api: &Origin, version: &Version) -> anyhow::Result<Self> {
-        let html = include_str!("page.html")
-            .replace("{{API_URL}}", &api.to_string())
-            .replace("{{VERSION}}", &version.to_string());
+    /// The page of a template, in which `{{STYLE}}` stands for what the style of all pages begins with.
+    /// It may call `api`, an origin or `'self'`.
+    pub fn new(template: &str, api: &str) -> Result<Self, InvalidHeaderValue> {
+        let html = template.replace("{{STYLE}}", include_str!("page.css").trim_end());
         // All of it is in the page: the browser is told to load nothing else, and to call only the API.
         let policy = format!(
             "default-src 'none'; connect-src {api}; img-src data:; script-src 'unsafe-inline'; \
