@@ -14,6 +14,7 @@ use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 
 use crate::observe::{RequestMetrics, observe};
+use crate::unread::read_rest;
 use crate::{Problem, Version};
 
 /// The largest request body, in bytes.
@@ -74,6 +75,7 @@ impl Service {
             .method_not_allowed_fallback(method_not_allowed)
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(middleware::from_fn_with_state(request_timeout, time_limit))
+            .layer(middleware::from_fn_with_state(request_timeout, read_rest))
             .layer(middleware::from_fn_with_state(self.clone(), observe))
     }
 
