@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use tokio::sync::Mutex;
 
 use crate::phrases::Phrases;
@@ -33,8 +33,10 @@ pub(crate) struct Unavailable;
 impl RedisStore {
     /// The Redis at `url`, which may be away. An answer takes at most `timeout`.
     pub(crate) fn new(url: &str, timeout: Duration, built_in: Phrases) -> anyhow::Result<Self> {
+        // The client would take the address of a socket, too.
+        let by_network = url.starts_with("redis://");
         // The value is not shown, nor what redis says of it: it may hold a password.
-        let client = Client::open(url).ok();
+        let client = Client::open(url).ok().filter(|_| by_network);
         Ok(Self {
             client: client.context(
                 "REDIS_URL: allowed is redis://host:port, with :password@ before the host and /number \
@@ -62,8 +64,7 @@ impl RedisStore {
         match tokio::time::timeout(self.timeout, asked).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
-                // No more of it: what Redis says may hold what it was sent.
-                tracing::warn!(error = error.category(), "Redis failed");
+                tracing::warn!(error = kind(error), "Redis failed");
                 Err(Unavailable)
             }
             Err(_) => {
@@ -126,4 +127,13 @@ impl RedisStore {
             *kept = None;
         }
     }
+}
+
+/// What Redis calls an error, such as NOAUTH or OOM, else what the client does. No more of it: what
+/// Redis says may hold what it was sent.
+fn kind(error: RedisError) -> String {
+    let category = error.category().to_owned();
+    let all = error.into_server_errors();
+    let first = all.as_deref().and_then(<[_]>::first);
+    first.map_or(category, |(_, error)| error.code().to_owned())
 }

@@ -200,9 +200,25 @@ async fn a_redis_that_refuses_or_holds_something_else_is_a_503_until_it_is_mende
     assert_eq!(answers.next().as_deref(), Some(":1"));
     assert_eq!(translate(&api, "Lol").await, lol());
 
-    let log = json!(api.stop().expect("stops")).to_string();
-    assert!(
-        log.contains("Redis failed") && !log.contains("secret"),
-        "{log}"
-    );
+    // Why is in the log, in the words of Redis.
+    let log = api.stop().expect("stops");
+    let failed = log.iter().filter(|line| line["message"] == "Redis failed");
+    let kinds: Vec<_> = failed.map(|line| &line["error"]).collect();
+    assert_eq!(kinds, ["authentication failed", "WRONGTYPE"]);
+    let log = json!(log).to_string();
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[tokio::test]
+async fn a_redis_that_wants_a_password_or_is_full_is_a_503_and_says_so_in_the_log() {
+    let redis = Redis::start();
+    redis.say("CONFIG SET maxmemory 1");
+    let api = start(&redis.url());
+    assert_eq!(translate(&api, "Lol").await, unavailable());
+    redis.say("CONFIG SET requirepass secret");
+    assert_eq!(translate(&api, "Lol").await, unavailable());
+    let log = api.stop().expect("stops");
+    let failed = log.iter().filter(|line| line["message"] == "Redis failed");
+    let kinds: Vec<_> = failed.map(|line| &line["error"]).collect();
+    assert_eq!(kinds, ["OOM", "NOAUTH"]);
 }
