@@ -9,8 +9,12 @@ use tokio::sync::Mutex;
 
 use crate::phrases::Phrases;
 
-/// The hash: `HSET phrases brb "I will be right back"` teaches one more.
+/// The hash: `HSET phrases yolo "You only live once"` teaches one more.
 const KEY: &str = "phrases";
+
+/// The field that says that the built-in phrases were put in. Nobody can ask for it, for what is asked
+/// is in lower case; and it goes where the phrases go.
+const FILLED: &str = "FILLED";
 
 /// The phrases of a Redis.
 ///
@@ -91,21 +95,22 @@ impl RedisStore {
     ) -> RedisResult<Option<String>> {
         let (found, filled): (Option<String>, bool) = redis::pipe()
             .hget(KEY, name)
-            .exists(KEY)
+            .hexists(KEY, FILLED)
             .query_async(connection)
             .await?;
         if filled {
             return Ok(found);
         }
-        // A new Redis, or one that came back without its data. Nothing that somebody else puts there
-        // meanwhile is overwritten.
+        // A new Redis, or one that came back without its data. What others have put there is not
+        // overwritten.
         let mut fill = redis::pipe();
         fill.atomic();
         for (phrase, translation) in self.built_in.all() {
             fill.hset_nx(KEY, phrase, translation).ignore();
         }
-        fill.exec_async(connection).await?;
-        Ok(self.built_in.find(name).map(str::to_owned))
+        fill.hset(KEY, FILLED, "").ignore().hget(KEY, name);
+        let (found,) = fill.query_async(connection).await?;
+        Ok(found)
     }
 
     /// The connection; whoever comes while it is being made waits for it.
