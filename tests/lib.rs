@@ -2,6 +2,7 @@
 //! once in a host whose clock, entropy and failures a test controls.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use harness::envoy::{self, Envoy};
@@ -318,6 +319,14 @@ impl Application {
     fn gateway(&self) -> String {
         self.topology.gateway().expect("a listener")
     }
+
+    fn signal_services(&self, name: &str) {
+        let ids = self.topology.services().iter().map(Process::id);
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{name}"))
+            .args(ids.map(|id| id.to_string()));
+        assert!(kill.status().expect("kill").success());
+    }
 }
 
 fn service(name: &str) -> PathBuf {
@@ -349,6 +358,11 @@ impl SmsChecker {
     /// `127.0.0.1:port` of the gateway.
     pub fn gateway(&self) -> String {
         self.0.gateway()
+    }
+
+    /// Sends a signal such as `STOP` to all services: what is asked of them waits until `CONT`.
+    pub fn signal_services(&self, name: &str) {
+        self.0.signal_services(name);
     }
 
     /// `127.0.0.1:port` of the inbound listener of a version's sidecar.
@@ -398,6 +412,11 @@ impl Sentiment {
     /// `127.0.0.1:port` of the gateway.
     pub fn gateway(&self) -> String {
         self.0.gateway()
+    }
+
+    /// Sends a signal such as `STOP` to all services: what is asked of them waits until `CONT`.
+    pub fn signal_services(&self, name: &str) {
+        self.0.signal_services(name);
     }
 
     /// The sum of the app-service's series `name`, in a version, that have all of these labels.
