@@ -14,7 +14,7 @@ use harness::ports::free_ports;
 use harness::process::Process;
 use harness::sentiment;
 use hyper_util::client::legacy::connect::HttpConnector;
-use promises::Sentiment;
+use promises::{Sentiment, SmsChecker};
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
@@ -111,9 +111,12 @@ impl Browser {
 
     /// Opens the page. Scripts are run when this returns.
     fn open(&self) {
-        let page = format!("http://{}/", sentiment::PAGE);
+        self.visit(&format!("http://{}/", sentiment::PAGE));
+    }
+
+    fn visit(&self, page: &str) {
         self.runtime
-            .block_on(self.client.goto(&page))
+            .block_on(self.client.goto(page))
             .expect("the page");
     }
 
@@ -189,6 +192,23 @@ impl Browser {
     fn focus(&self) -> String {
         let id = self.script("return document.activeElement.id");
         id.as_str().expect("text").to_owned()
+    }
+
+    /// Writes a text of so many characters, all at once.
+    fn write(&self, characters: usize) {
+        self.script(&format!(
+            "const text = document.querySelector('textarea');
+            text.value = 'é'.repeat({characters});
+            text.dispatchEvent(new Event('input'));"
+        ));
+    }
+
+    /// Makes the page's patience end soon.
+    fn hurry(&self) {
+        self.script(
+            "const timeout = AbortSignal.timeout.bind(AbortSignal);
+            AbortSignal.timeout = limit => timeout(limit / 100);",
+        );
     }
 
     /// Writes a review, sends it and waits for what comes of it.
@@ -401,4 +421,89 @@ fn what_went_wrong_is_said_on_the_page() {
     let told = browser.text("#problem");
     assert_eq!(told, "The server cannot be reached. Try again in a moment.");
     assert_eq!(browser.focus(), "send");
+}
+
+const LATE: &str = "The server did not answer within 20 seconds. Try again in a moment.";
+
+#[test]
+fn while_a_review_is_checked_nothing_that_was_said_of_another_is_left() {
+    let app = Sentiment::start(|_| ());
+    let browser = Browser::start(&app.gateway());
+    browser.open();
+    browser.submit(PRAISE);
+    assert!(browser.has("#confirm"));
+    let page = browser.tiers()[..1].to_vec();
+    app.signal_services("STOP");
+    browser.click("#send");
+    assert_eq!(browser.text("#checking"), "Checking…");
+    assert!(!browser.has("#answer h2") && !browser.has("#answer button"));
+    assert_eq!(browser.tiers(), page);
+    assert_eq!(browser.focus(), "send");
+    browser.screenshot("checking");
+    app.signal_services("CONT");
+    assert_eq!(browser.text("#answer h2"), "This sounds favourable");
+    assert!(browser.has("#confirm") && !browser.has("#checking"));
+
+    browser.hurry();
+    app.signal_services("STOP");
+    browser.click("#send");
+    assert_eq!(browser.text("#problem"), LATE);
+    assert!(!browser.has("#answer button"));
+    browser.screenshot("late");
+}
+
+#[test]
+fn a_review_that_is_too_long_is_not_sent() {
+    let app = Sentiment::start(|_| ());
+    let browser = Browser::start(&app.gateway());
+    browser.open();
+    let version = browser.version();
+    let asked = || {
+        let route = [r#"route="/predict-sentiment-review""#];
+        app.counted(&version, "http_requests_total", &route)
+    };
+    browser.write(2001);
+    assert_eq!(browser.text("#count.bad"), "2,001 of 2,000 characters");
+    browser.click("#send");
+    let told = browser.text("#problem");
+    assert_eq!(told, "It has 2,001 characters; allowed are 1 to 2,000.");
+    browser.screenshot("too-long");
+    assert_eq!(asked(), 0);
+    browser.write(2000);
+    browser.click("#send");
+    browser.text("#confirm");
+    assert_eq!(asked(), 1);
+    assert_eq!(browser.errors(), [""; 0]);
+}
+
+#[test]
+fn the_page_of_the_sms_checker_says_that_it_checks_and_when_it_does_not() {
+    let checker = SmsChecker::start();
+    let browser = Browser::start(&checker.gateway());
+    browser.visit(&format!("http://{}/", checker.gateway()));
+    browser.write(2000);
+    browser.click("#send");
+    browser.text("#answer ul");
+    browser.screenshot("sms-1-answer");
+    checker.signal_services("STOP");
+    browser.click("#send");
+    assert_eq!(browser.text("#answer"), "Checking…");
+    browser.screenshot("sms-2-checking");
+    checker.signal_services("CONT");
+    browser.text("#answer ul");
+
+    browser.write(2001);
+    browser.click("#send");
+    let told = browser.text("#answer p");
+    assert_eq!(told, "It has 2,001 characters; allowed are 1 to 2,000.");
+    browser.screenshot("sms-3-too-long");
+    assert_eq!(browser.errors(), [""; 0]);
+
+    browser.write(2000);
+    browser.hurry();
+    checker.signal_services("STOP");
+    browser.click("#send");
+    browser.text("#answer h2");
+    assert_eq!(browser.text("#answer p"), LATE);
+    browser.screenshot("sms-4-late");
 }

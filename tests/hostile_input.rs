@@ -1,8 +1,8 @@
 //! Whatever a client sends, it gets an ordinary answer, and no VM crashes.
 
-use harness::http::Request;
+use harness::http::{self, Request};
 use harness::wasm_host::World;
-use promises::{Gateway, plugin, policy, request, user_of};
+use promises::{Gateway, SmsChecker, plugin, policy, request, user_of};
 use serde_json::json;
 
 /// What a hostile client may send beside `X-User`, and where it ends up.
@@ -91,6 +91,33 @@ fn hostile_requests_get_ordinary_answers_from_envoy() {
         );
     }
     assert_eq!(gateway.crashes(), 0);
+}
+
+#[test]
+fn a_large_body_gets_the_answer_of_the_service_and_not_of_an_envoy_in_between() {
+    const LARGE: usize = 1_000_000;
+    let checker = SmsChecker::start();
+    let json = "application/json";
+    for round in 0..50 {
+        for (method, path, kind, length, status) in [
+            ("POST", "/sms", json, LARGE, 413),
+            // More would be too large, whatever it is.
+            ("POST", "/sms", "text/plain", 65_536, 415),
+            ("DELETE", "/sms", json, LARGE, 405),
+            ("POST", "/nowhere", json, LARGE, 404),
+        ] {
+            let request = Request::new(method, path)
+                .header("content-type", kind)
+                .body(vec![b'['; length]);
+            let response = http::send(&checker.gateway(), &request).expect("a response");
+            let header = |name| response.headers.get(name);
+            let seen = (response.status, header("content-type"));
+            let expected = (status, Some("application/problem+json"));
+            assert_eq!(seen, expected, "{round}: {}", response.text());
+            let served_by = header("x-served-by").unwrap_or_default();
+            assert!(served_by.starts_with("app-service;v="), "{served_by}");
+        }
+    }
 }
 
 #[test]

@@ -2,6 +2,7 @@
 //! once in a host whose clock, entropy and failures a test controls.
 
 use std::path::PathBuf;
+use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use harness::envoy::{self, Envoy};
@@ -357,6 +358,14 @@ impl Application {
             .replace_model(&self.parts, version, settings)
             .expect("it starts");
     }
+
+    fn signal_services(&self, name: &str) {
+        let ids = self.topology.services().iter().map(Process::id);
+        let mut kill = Command::new("kill");
+        kill.arg(format!("-{name}"))
+            .args(ids.map(|id| id.to_string()));
+        assert!(kill.status().expect("kill").success());
+    }
 }
 
 fn service(name: &str) -> PathBuf {
@@ -394,6 +403,11 @@ impl SmsChecker {
     /// `127.0.0.1:port` of the gateway.
     pub fn gateway(&self) -> String {
         self.0.gateway()
+    }
+
+    /// Sends a signal such as `STOP` to all services: what is asked of them waits until `CONT`.
+    pub fn signal_services(&self, name: &str) {
+        self.0.signal_services(name);
     }
 
     /// `127.0.0.1:port` of the inbound listener of a version's sidecar.
@@ -456,6 +470,11 @@ impl Sentiment {
     /// What it consists of.
     pub fn application(&mut self) -> &mut Application {
         &mut self.0
+    }
+
+    /// Sends a signal such as `STOP` to all services: what is asked of them waits until `CONT`.
+    pub fn signal_services(&self, name: &str) {
+        self.0.signal_services(name);
     }
 
     /// The sum of the app-service's series `name`, in a version, that have all of these labels.

@@ -85,6 +85,7 @@ async fn problem(response: Response, status: StatusCode) -> String {
     );
     let served_by = response.headers()["x-served-by"].to_str().expect("text");
     assert!(served_by.starts_with("app-service;v=canary"), "{served_by}");
+    assert_eq!(response.headers()["x-content-type-options"], "nosniff");
     let body: Value = response.json().await.expect("JSON");
     assert_eq!(body["type"], "about:blank");
     assert_eq!(body["title"], status.canonical_reason().expect("standard"));
@@ -123,44 +124,48 @@ async fn a_bad_request_is_refused_with_what_is_allowed() {
     for (body, allowed) in [
         (
             json!({ "sms": "" }),
-            "sms: the message is blank; allowed are 1 to 2000 characters",
+            "sms: blank: allowed are 1 to 2000 characters",
         ),
         (json!({ "sms": " \n\t" }), "1 to 2000 characters"),
         (json!({ "sms": "x".repeat(2001) }), "1 to 2000 characters"),
-        (
-            json!({ "sms": 7 }),
-            "sms: invalid type: integer `7`, expected a string",
-        ),
+        (json!({ "sms": 7 }), "sms: integer `7`: allowed is a string"),
         (
             json!({ "sms": "hi", "guess": "maybe" }),
             "guess: \"maybe\": allowed are spam and ham",
         ),
         (
             json!({ "sms": "hi", "guess": 7 }),
-            "guess: invalid type: integer `7`, expected a string",
+            "guess: integer `7`: allowed is a string",
         ),
         (
             json!({ "sms": "hi", "guess": { "spam": null } }),
-            "guess: invalid type: map, expected a string",
+            "guess: map: allowed is a string",
         ),
         (
             json!({ "sms": "hi", "version": "v2" }),
-            "expected `sms` or `guess`",
+            "version: unknown: allowed is sms or guess",
         ),
-        (json!({}), "missing field `sms`"),
-        (
-            json!("hi"),
-            "invalid type: string \"hi\", expected a JSON object",
-        ),
+        (json!({}), "sms: missing: it is required"),
+        (json!("hi"), "body: string \"hi\": allowed is a JSON object"),
         (
             json!(["hi", "spam"]),
-            "invalid type: sequence, expected a JSON object",
+            "body: sequence: allowed is a JSON object",
         ),
-        (json!(null), "invalid type: null, expected a JSON object"),
+        (json!(null), "body: null: allowed is a JSON object"),
     ] {
         let detail = problem(ask(&app, body).await, unprocessable).await;
         assert!(detail.contains(allowed), "{detail}");
     }
+}
+
+#[tokio::test]
+async fn the_readme_shows_what_a_bad_request_is_told() {
+    let app = start(&spam_model().await);
+    let readme = include_str!("../../README.md");
+    let body = json!({ "sms": "hi", "guess": "eggs" });
+    assert!(readme.contains(r#"'{"sms": "hi", "guess": "eggs"}'"#));
+    let answer = ask(&app, body).await.text().await.expect("text");
+    assert!(readme.contains(&answer), "{answer} is not shown");
 }
 
 #[tokio::test]
@@ -173,7 +178,8 @@ async fn what_is_not_json_is_refused() {
     };
     let json = "application/json";
     for body in [&b""[..], b"{", b"{\"sms\": \"\xff\xfe\"}", b"sms=hi"] {
-        problem(send(json, body.to_vec()).await, StatusCode::BAD_REQUEST).await;
+        let detail = problem(send(json, body.to_vec()).await, StatusCode::BAD_REQUEST).await;
+        assert!(detail.contains("allowed is a JSON object"), "{detail}");
     }
     let hi = br#"{"sms": "hi"}"#.to_vec();
     let detail = problem(
@@ -194,7 +200,8 @@ async fn wrong_paths_and_methods_are_told_apart() {
     let delete = client().expect("client").delete(format!("{}/sms", app.url));
     let response = delete.send().await.expect("answers");
     assert_eq!(response.headers()["allow"], "GET,HEAD,POST");
-    problem(response, StatusCode::METHOD_NOT_ALLOWED).await;
+    let detail = problem(response, StatusCode::METHOD_NOT_ALLOWED).await;
+    assert_eq!(detail, "method: allowed are GET, HEAD, POST");
 }
 
 #[tokio::test]

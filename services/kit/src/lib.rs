@@ -15,6 +15,7 @@ mod service;
 #[cfg(feature = "testing")]
 pub mod testing;
 mod trace;
+mod unread;
 
 pub use args::{CommonArgs, Version, deadline, settings};
 pub use json::Json;

@@ -3,7 +3,7 @@
 use std::time::Instant;
 
 use axum::extract::{MatchedPath, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::Response;
 use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
@@ -46,7 +46,7 @@ impl RequestMetrics {
 /// The status of a request whose client left before the answer, as nginx has it.
 const CLIENT_LEFT: u16 = 499;
 
-/// One log line, one count and the served-by header for each request.
+/// One log line, one count and the headers of every answer, for each request.
 pub(crate) async fn observe(
     State(service): State<Service>,
     request: Request,
@@ -67,6 +67,9 @@ pub(crate) async fn observe(
     let mut response = next.run(request).await;
     seen.status = Some(response.status());
     served_by::put_first(seen.service.tier(), response.headers_mut());
+    let nosniff = HeaderValue::from_static("nosniff");
+    let headers = response.headers_mut();
+    headers.insert(header::X_CONTENT_TYPE_OPTIONS, nosniff);
     response
 }
 

@@ -14,6 +14,7 @@ use prometheus::{Registry, TextEncoder};
 use serde::Serialize;
 
 use crate::observe::{RequestMetrics, observe};
+use crate::unread::read_rest;
 use crate::{Problem, Version};
 
 /// The largest request body, in bytes.
@@ -68,13 +69,18 @@ impl Service {
             .route("/health", get(health))
             .route("/metrics", get(metrics))
             .with_state(self.clone());
-        routes
+        let routes = routes
             .merge(common)
             .fallback(not_found)
-            .method_not_allowed_fallback(method_not_allowed)
+            .method_not_allowed_fallback(async || StatusCode::METHOD_NOT_ALLOWED)
             .layer(DefaultBodyLimit::max(MAX_BODY))
             .layer(middleware::from_fn_with_state(request_timeout, time_limit))
-            .layer(middleware::from_fn_with_state(self.clone(), observe))
+            .layer(middleware::from_fn_with_state(request_timeout, read_rest))
+            .layer(middleware::from_fn_with_state(self.clone(), observe));
+        // The methods of a path are known only after all that is in its routes.
+        Router::new()
+            .fallback_service(routes)
+            .layer(middleware::map_response(name_methods))
     }
 
     pub(crate) fn name(&self) -> &'static str {
@@ -128,11 +134,20 @@ async fn not_found() -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "there is nothing under this path")
 }
 
-async fn method_not_allowed() -> Problem {
-    Problem::new(
-        StatusCode::METHOD_NOT_ALLOWED,
-        "the allow header lists the methods of this path",
-    )
+/// Says in the body, too, which methods a path has.
+async fn name_methods(mut response: Response) -> Response {
+    let methods = response.headers().get(header::ALLOW);
+    if response.status() == StatusCode::METHOD_NOT_ALLOWED
+        && let Some(methods) = methods.and_then(|methods| methods.to_str().ok())
+    {
+        let detail = format!("method: allowed are {}", methods.replace(',', ", "));
+        let problem = Problem::new(response.status(), detail).into_response();
+        let (head, body) = problem.into_parts();
+        response.headers_mut().remove(header::CONTENT_LENGTH);
+        response.headers_mut().extend(head.headers);
+        *response.body_mut() = body;
+    }
+    response
 }
 
 /// Answers 408 for a request that is not complete in time. Calls to other tiers have deadlines of

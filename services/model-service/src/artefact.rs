@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::Duration;
 
 use anyhow::{Context, anyhow, bail, ensure};
+use prometheus::{IntGaugeVec, Opts, Registry};
 use reqwest::Url;
 use text::{Model, sha256};
 
@@ -92,6 +93,24 @@ impl Source {
 pub(crate) struct Artefact {
     pub(crate) model: Model,
     pub(crate) checksum: Checksum,
+}
+
+impl Artefact {
+    /// A gauge that says which model this is.
+    pub(crate) fn register_info(
+        &self,
+        registry: &Registry,
+        name: &str,
+        help: &str,
+    ) -> prometheus::Result<()> {
+        let labels = ["task", "classifier", "sha256"];
+        let info = IntGaugeVec::new(Opts::new(name, help), &labels)?;
+        registry.register(Box::new(info.clone()))?;
+        let (task, classifier) = (self.model.task().as_str(), self.model.name());
+        info.with_label_values(&[task, classifier, self.checksum.as_str()])
+            .set(1);
+        Ok(())
+    }
 }
 
 /// Loads artefacts.

@@ -7,9 +7,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::routing::post;
 use axum::{Json, Router};
-use prometheus::{
-    Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, HistogramVec, IntCounterVec, Opts, Registry};
 use serde::{Deserialize, Serialize};
 use service_kit::request_id;
 use text::{Class, Label, Message, Model, Prediction, Task};
@@ -37,11 +35,8 @@ impl Classifier {
         artefact: Artefact,
         comparison: Option<Comparison>,
     ) -> prometheus::Result<Self> {
-        let Artefact { model, checksum } = artefact;
-        let info = IntGaugeVec::new(
-            Opts::new("model_info", "The model that serves; always 1."),
-            &["task", "classifier", "sha256"],
-        )?;
+        artefact.register_info(registry, "model_info", "The model that serves; always 1.")?;
+        let model = artefact.model;
         let predictions = IntCounterVec::new(
             Opts::new("model_predictions_total", "Predictions by label."),
             &["label"],
@@ -55,13 +50,10 @@ impl Classifier {
             HistogramOpts::new("model_inference_seconds", "Time from a text to its label.")
                 .buckets(INFERENCE_BUCKETS.to_vec()),
         )?;
-        registry.register(Box::new(info.clone()))?;
         registry.register(Box::new(predictions.clone()))?;
         registry.register(Box::new(confidence.clone()))?;
         registry.register(Box::new(inference.clone()))?;
         let task = model.task();
-        info.with_label_values(&[task.as_str(), model.name(), checksum.as_str()])
-            .set(1);
         for class in Class::BOTH {
             // There before the first, or its increase could not be seen.
             predictions.with_label_values(&[task.label(class)]);

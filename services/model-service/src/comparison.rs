@@ -1,5 +1,5 @@
-//! A shadow's model, the challenger, beside the one that users have, the champion: how often the two
-//! agree, and about which requests they do not.
+//! A shadow's model, the challenger, beside the one that most users have, the champion: how often the
+//! two agree, and about which requests they do not.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -25,12 +25,16 @@ impl Comparison {
         champion: Artefact,
         challenger: &Artefact,
     ) -> anyhow::Result<Self> {
-        let champion = champion.model;
-        let (task, other) = (challenger.model.task(), champion.task());
+        let (task, other) = (challenger.model.task(), champion.model.task());
         ensure!(
             task == other,
             "the champion's task is {other}; allowed is {task}, the model's"
         );
+        champion.register_info(
+            registry,
+            "model_champion_info",
+            "The model that a shadow compares with; always 1.",
+        )?;
         let total = IntCounterVec::new(
             Opts::new(
                 "model_comparison_total",
@@ -63,7 +67,7 @@ impl Comparison {
             }
         }
         Ok(Self {
-            champion,
+            champion: champion.model,
             total,
             agreement,
             agreement_by_champion,

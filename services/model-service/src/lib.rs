@@ -51,7 +51,7 @@ pub struct Args {
     #[arg(long, env, default_value = "25s", value_parser = deadline)]
     pub model_fetch_timeout: Duration,
 
-    /// In a shadow: the artefact of the model that users have, to compare its answers
+    /// In a shadow: the artefact of the model that most users have, to compare its answers
     #[arg(long, env, conflicts_with = "champion_url")]
     pub champion_file: Option<PathBuf>,
 

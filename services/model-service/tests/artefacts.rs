@@ -210,6 +210,16 @@ fn half_an_answer_is_fetched_again_and_never_kept() {
 }
 
 #[test]
+fn half_an_answer_of_a_length_that_was_not_told_is_taken_for_another_artefact() {
+    let cache = cache();
+    let store = Store::start(|_, _| Answer::HalfUntold(stable()));
+    let error = refusal(&settings(&store.url, cache.path()));
+    assert!(error.contains(&sha256(&stable())), "{error}");
+    assert_eq!(store.requests(), 1);
+    assert_eq!(kept(cache.path()), [""; 0]);
+}
+
+#[test]
 fn a_damaged_file_in_the_cache_is_noticed_and_replaced() {
     let cache = cache();
     let store = Store::with(stable());

@@ -1,4 +1,4 @@
-//! A model in the shadow, judged by the one that users have.
+//! A model in the shadow, judged by the one that most users have.
 
 use std::fs;
 
@@ -171,6 +171,20 @@ async fn there_is_no_share_before_the_first_message() {
             .is_nan()
     );
     assert_eq!(compared(&shadow, "ham", "spam").await, 0.0);
+}
+
+#[tokio::test]
+async fn a_shadow_names_the_two_models_that_it_compares() {
+    let shadow = shadow(&committed("sms-shadow"), &committed("sms-stable"));
+    for (gauge, model, classifier) in [
+        ("model_info", "sms-shadow", "logistic-regression"),
+        ("model_champion_info", "sms-stable", "naive-bayes"),
+    ] {
+        let sum = text::sha256(&fs::read(committed(model)).expect("committed"));
+        let named = format!(r#"classifier="{classifier}",sha256="{sum}",task="sms-spam""#);
+        let series = format!(r#"{gauge}{{{named},version="shadow"}}"#);
+        assert_eq!(metric(&shadow, &series).await, 1.0);
+    }
 }
 
 #[test]

@@ -50,10 +50,10 @@ pub enum InvalidMessage {
 impl fmt::Display for InvalidMessage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Blank => write!(f, "the message is blank")?,
-            Self::TooLong { chars } => write!(f, "the message has {chars} characters")?,
+            Self::Blank => write!(f, "blank")?,
+            Self::TooLong { chars } => write!(f, "{chars} characters")?,
         }
-        write!(f, "; allowed are 1 to {MAX_CHARS} characters")
+        write!(f, ": allowed are 1 to {MAX_CHARS} characters")
     }
 }
 
@@ -130,7 +130,7 @@ mod tests {
     fn the_error_says_what_is_allowed() {
         assert_eq!(
             InvalidMessage::TooLong { chars: 2001 }.to_string(),
-            "the message has 2001 characters; allowed are 1 to 2000 characters"
+            "2001 characters: allowed are 1 to 2000 characters"
         );
     }
 }

@@ -337,7 +337,7 @@ mod tests {
             (
                 Task::SmsSpam,
                 "spam\t \n",
-                "data: line 1: text: the message is blank; allowed are 1 to 2000 characters",
+                "data: line 1: text: blank: allowed are 1 to 2000 characters",
             ),
             (
                 Task::SmsSpam,

@@ -4,13 +4,17 @@ use std::time::Duration;
 
 use anyhow::Context;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Client, RedisResult};
+use redis::{AsyncConnectionConfig, Client, RedisError, RedisResult};
 use tokio::sync::Mutex;
 
 use crate::phrases::Phrases;
 
-/// The hash: `HSET phrases brb "I will be right back"` teaches one more.
+/// The hash: `HSET phrases yolo "You only live once"` teaches one more.
 const KEY: &str = "phrases";
+
+/// The field that says that the built-in phrases were put in. Nobody can ask for it, for what is asked
+/// is in lower case; and it goes where the phrases go.
+const FILLED: &str = "FILLED";
 
 /// The phrases of a Redis.
 ///
@@ -33,8 +37,10 @@ pub(crate) struct Unavailable;
 impl RedisStore {
     /// The Redis at `url`, which may be away. An answer takes at most `timeout`.
     pub(crate) fn new(url: &str, timeout: Duration, built_in: Phrases) -> anyhow::Result<Self> {
+        // The client would take the address of a socket, too.
+        let by_network = url.starts_with("redis://");
         // The value is not shown, nor what redis says of it: it may hold a password.
-        let client = Client::open(url).ok();
+        let client = Client::open(url).ok().filter(|_| by_network);
         Ok(Self {
             client: client.context(
                 "REDIS_URL: allowed is redis://host:port, with :password@ before the host and /number \
@@ -62,8 +68,7 @@ impl RedisStore {
         match tokio::time::timeout(self.timeout, asked).await {
             Ok(Ok(found)) => Ok(found),
             Ok(Err(error)) => {
-                // No more of it: what Redis says may hold what it was sent.
-                tracing::warn!(error = error.category(), "Redis failed");
+                tracing::warn!(error = kind(error), "Redis failed");
                 Err(Unavailable)
             }
             Err(_) => {
@@ -90,21 +95,22 @@ impl RedisStore {
     ) -> RedisResult<Option<String>> {
         let (found, filled): (Option<String>, bool) = redis::pipe()
             .hget(KEY, name)
-            .exists(KEY)
+            .hexists(KEY, FILLED)
             .query_async(connection)
             .await?;
         if filled {
             return Ok(found);
         }
-        // A new Redis, or one that came back without its data. Nothing that somebody else puts there
-        // meanwhile is overwritten.
+        // A new Redis, or one that came back without its data. What others have put there is not
+        // overwritten.
         let mut fill = redis::pipe();
         fill.atomic();
         for (phrase, translation) in self.built_in.all() {
             fill.hset_nx(KEY, phrase, translation).ignore();
         }
-        fill.exec_async(connection).await?;
-        Ok(self.built_in.find(name).map(str::to_owned))
+        fill.hset(KEY, FILLED, "").ignore().hget(KEY, name);
+        let (found,) = fill.query_async(connection).await?;
+        Ok(found)
     }
 
     /// The connection; whoever comes while it is being made waits for it.
@@ -126,4 +132,13 @@ impl RedisStore {
             *kept = None;
         }
     }
+}
+
+/// What Redis calls an error, such as NOAUTH or OOM, else what the client does. No more of it: what
+/// Redis says may hold what it was sent.
+fn kind(error: RedisError) -> String {
+    let category = error.category().to_owned();
+    let all = error.into_server_errors();
+    let first = all.as_deref().and_then(<[_]>::first);
+    first.map_or(category, |(_, error)| error.code().to_owned())
 }

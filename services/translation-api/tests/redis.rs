@@ -140,6 +140,54 @@ async fn an_empty_redis_gets_the_phrases_and_one_with_phrases_keeps_them() {
 }
 
 #[tokio::test]
+async fn whoever_comes_first_the_built_in_phrases_are_there_and_the_operators_win() {
+    let redis = Redis::start();
+    // The README's example is a new phrase.
+    let example = "HSET phrases yolo \"You only live once\"";
+    assert!(include_str!("../../README.md").contains(example));
+    let built_in: Value = serde_json::from_str(include_str!("../phrases.json")).expect("JSON");
+    let phrases = built_in.as_object().expect("an object").len();
+    for operator_first in [true, false] {
+        redis.say("FLUSHALL");
+        let replicas = [
+            start(&redis.url()),
+            start(&redis.url()),
+            start(&redis.url()),
+        ];
+        let teach = || {
+            assert_eq!(redis.say(example), ":1");
+            redis.say("HSET phrases lol \"Lots of love\"");
+        };
+        if operator_first {
+            teach();
+        }
+        // All of them at once.
+        let [a, b, c] = replicas.each_ref().map(|api| translate(api, "Brb"));
+        for (status, answer) in <[_; 3]>::from(tokio::join!(a, b, c)) {
+            assert_eq!((status, &answer["translation"]), (200, &built_in["brb"]));
+        }
+        if !operator_first {
+            teach();
+        }
+        for api in &replicas {
+            let (_, answer) = translate(api, "Yolo").await;
+            assert_eq!(answer["translation"], "You only live once");
+            let (_, answer) = translate(api, "Lol").await;
+            assert_eq!(answer["translation"], "Lots of love");
+            // What says that they are there is not one of them.
+            for asked in ["FILLED", "filled"] {
+                assert_eq!(translate(api, asked).await.0, 404);
+            }
+        }
+        let fields = format!(":{}", phrases + 2);
+        assert_eq!(redis.say("HLEN phrases"), fields);
+        // Gone without the server, and without anybody's leave.
+        redis.say("DEL phrases");
+        assert_eq!(translate(&replicas[0], "Lol").await, lol());
+    }
+}
+
+#[tokio::test]
 async fn a_redis_that_is_killed_is_a_503_until_it_is_back() {
     let mut redis = Redis::start();
     let api = start(&redis.url());
@@ -200,9 +248,25 @@ async fn a_redis_that_refuses_or_holds_something_else_is_a_503_until_it_is_mende
     assert_eq!(answers.next().as_deref(), Some(":1"));
     assert_eq!(translate(&api, "Lol").await, lol());
 
-    let log = json!(api.stop().expect("stops")).to_string();
-    assert!(
-        log.contains("Redis failed") && !log.contains("secret"),
-        "{log}"
-    );
+    // Why is in the log, in the words of Redis.
+    let log = api.stop().expect("stops");
+    let failed = log.iter().filter(|line| line["message"] == "Redis failed");
+    let kinds: Vec<_> = failed.map(|line| &line["error"]).collect();
+    assert_eq!(kinds, ["authentication failed", "WRONGTYPE"]);
+    let log = json!(log).to_string();
+    assert!(!log.contains("secret"), "{log}");
+}
+
+#[tokio::test]
+async fn a_redis_that_wants_a_password_or_is_full_is_a_503_and_says_so_in_the_log() {
+    let redis = Redis::start();
+    redis.say("CONFIG SET maxmemory 1");
+    let api = start(&redis.url());
+    assert_eq!(translate(&api, "Lol").await, unavailable());
+    redis.say("CONFIG SET requirepass secret");
+    assert_eq!(translate(&api, "Lol").await, unavailable());
+    let log = api.stop().expect("stops");
+    let failed = log.iter().filter(|line| line["message"] == "Redis failed");
+    let kinds: Vec<_> = failed.map(|line| &line["error"]).collect();
+    assert_eq!(kinds, ["OOM", "NOAUTH"]);
 }

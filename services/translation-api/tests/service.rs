@@ -171,6 +171,13 @@ fn a_bad_setting_is_named_with_what_is_allowed() {
         ("REDIS_URL", "http://:secret@redis", "redis://host:port"),
         ("REDIS_URL", "rediss://:secret@redis", "redis://host:port"),
         ("REDIS_URL", "redis://:secret@redis/x", "redis://host:port"),
+        ("REDIS_URL", "redis://:secret@:6379", "redis://host:port"),
+        ("REDIS_URL", "unix:///x?pass=secret", "redis://host:port"),
+        (
+            "REDIS_URL",
+            "redis+unix:///x?pass=secret",
+            "redis://host:port",
+        ),
         ("REDIS_TIMEOUT", "10s", "less than REQUEST_TIMEOUT"),
         ("VERSION", "Green", "a-z, 0-9 and -"),
     ];

@@ -176,6 +176,11 @@ impl Topology {
         self.app_ports.map(|port| format!("{HOST}:{port}"))
     }
 
+    /// Pages, apps and models.
+    pub fn services(&self) -> &[Process] {
+        &self.services
+    }
+
     /// The admin API of the gateway.
     pub fn admin(&self) -> &str {
         self.gateway.admin_address()

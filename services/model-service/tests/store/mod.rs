@@ -12,6 +12,8 @@ pub(crate) enum Answer {
     Body(Vec<u8>),
     /// The half of this body, and the end.
     Half(Vec<u8>),
+    /// The half of this body, whose length the head does not say, and the end.
+    HalfUntold(Vec<u8>),
     /// A body whose head promises so many bytes.
     Promised(u64),
     /// A body without an end or a length.
@@ -104,6 +106,10 @@ fn write(mut stream: TcpStream, answer: Answer) -> std::io::Result<()> {
         }
         Answer::Half(body) => {
             head(&format!("200 OK\r\ncontent-length: {}", body.len()))?;
+            stream.write_all(&body[..body.len() / 2])
+        }
+        Answer::HalfUntold(body) => {
+            head("200 OK\r\nconnection: close")?;
             stream.write_all(&body[..body.len() / 2])
         }
         Answer::Promised(bytes) => {
