@@ -146,8 +146,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let log = topology.gateway_envoy().log();
     let (hash, share) = (policy.hash(), share_of_canary(args.app, &policy));
     let (_, default) = lanekeeper_cli::load(&policy_of(args.app, "gateway"), &|_| None)?;
-    // A copy may name another port.
-    let is_default = args.policy.is_none() || default.hash() == hash;
+    let is_default = default.hash() == hash;
     let quotas = policy.quotas().to_vec();
     let era = Arc::new(Era::with(*policy));
     let traffic = match args.no_traffic {
@@ -278,8 +277,6 @@ fn copy_of_policy(app: App, port: u16) -> Result<PathBuf> {
     // Written, not copied: the copy can be edited although the original cannot.
     let text = fs::read_to_string(policy_of(app, "gateway"));
     let text = text.context("cannot read the default policy")?;
-    // The page is at this port, and may read refusals.
-    let text = text.replace(".k8s.local:8080", &format!(".k8s.local:{port}"));
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     // The shorter name is the one to type.
     let here = std::env::current_dir().unwrap_or_default();
