@@ -394,6 +394,21 @@ fn strangers_keep_nothing_and_users_their_cookies() {
 }
 
 #[test]
+fn a_cookie_of_every_request_joins_those_that_users_keep() {
+    let server = Server::start(|_| Reply::Is("200 OK\r\nset-cookie: id=1".to_owned(), ""));
+    let given = ["--header", "Cookie: beta=1", "--header", "cookie: dark=1"];
+    let two = ["--users", "2", "--concurrency", "1", "--requests", "4"];
+    traffic(&[&[server.url().as_str()], &given[..], &two[..]].concat());
+    let asked = server.asked();
+    let cookies = |asked: &Asked| asked.header("cookie").map(str::to_owned);
+    let sent: Vec<_> = asked.iter().filter_map(cookies).collect();
+    let (new, known) = ("beta=1; dark=1", "beta=1; dark=1; id=1");
+    assert_eq!(sent, [new, new, known, known]);
+    let fields = |asked: &Asked| asked.head.to_lowercase().matches("\ncookie: ").count();
+    assert!(asked.iter().all(|asked| fields(asked) == 1), "{asked:?}");
+}
+
+#[test]
 fn users_can_be_named_by_a_header_and_each_has_a_version() {
     let server = Server::start(|asked| match asked.header("x-user") {
         // Who is in a version, stays; but for one.
@@ -549,6 +564,12 @@ fn wrong_usage_is_2_and_says_what_is_allowed() {
             "HOST:PORT:ADDRESS",
         ),
         (vec![url, "--user-header", "x-user"], "--users"),
+        (
+            "http://localhost/ --users 2 --user-header x-user --header X-User:alice"
+                .split(' ')
+                .collect(),
+            "--header x-user: --user-header sets it",
+        ),
         (vec![], "<URL>"),
     ] {
         let ran = traffic(&[&args[..], &["--requests", "1"]].concat());

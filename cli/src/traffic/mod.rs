@@ -96,7 +96,7 @@ pub(crate) struct Traffic {
     #[arg(long, value_name = "NAME", requires = "users")]
     user_header: Option<HeaderName>,
 
-    /// A header of every request; may be repeated
+    /// A header of every request; may be repeated. Cookies join those that users keep
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<Header>,
 
@@ -123,6 +123,13 @@ enum VersionFrom {
 
 impl Traffic {
     pub(crate) fn run(&self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+        if let Some(name) = &self.user_header
+            && self.headers.iter().any(|header| header.is(name))
+        {
+            let twice =
+                format!("--header {name}: --user-header sets it, to another name for each user");
+            return Err(Failure::Usage(twice));
+        }
         // One thread leaves the other cores to what is tested.
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(cannot_start)?;
