@@ -409,6 +409,42 @@ fn a_cookie_of_every_request_joins_those_that_users_keep() {
 }
 
 #[test]
+fn a_cookie_is_kept_until_the_server_takes_it_back() {
+    let past = "Thu, 01 Jan 1970 00:00:00 GMT";
+    let future = "Fri, 31 Dec 9999 23:59:59 GMT";
+    for (attributes, kept) in [
+        (String::new(), true),
+        ("; Max-Age=60".to_owned(), true),
+        ("; max-age=0".to_owned(), false),
+        ("; Max-Age=-1".to_owned(), false),
+        (format!("; Expires={future}"), true),
+        (format!("; Path=/; expires={past}; HttpOnly"), false),
+        // An old browser's way to write years.
+        (
+            "; Expires=Thursday, 01-Jan-70 00:00:00 GMT".to_owned(),
+            false,
+        ),
+        // Max-Age goes before Expires.
+        (format!("; Expires={past}; Max-Age=60"), true),
+        (format!("; Max-Age=0; Expires={future}"), false),
+        ("; Expires=soon".to_owned(), true),
+    ] {
+        let set = attributes.clone();
+        let server = Server::start(move |asked| {
+            let attributes = match asked.number {
+                0 => "",
+                _ => set.as_str(),
+            };
+            Reply::Is(format!("200 OK\r\nset-cookie: id=1{attributes}"), "")
+        });
+        let one = ["--users", "1", "--requests", "3"];
+        traffic(&[&[server.url().as_str()], &one[..]].concat());
+        let last = server.asked().pop().expect("three requests");
+        assert_eq!(last.header("cookie").is_some(), kept, "{attributes}");
+    }
+}
+
+#[test]
 fn users_can_be_named_by_a_header_and_each_has_a_version() {
     let server = Server::start(|asked| match asked.header("x-user") {
         // Who is in a version, stays; but for one.
