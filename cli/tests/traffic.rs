@@ -565,11 +565,17 @@ fn ctrl_c_and_kill_end_it_with_a_summary() {
         let mut first = String::new();
         output.read_line(&mut first).unwrap();
         assert!(first.contains("1000 requests, 0 failed"), "{first}");
+        // All eight that are under way at a time.
+        while hangs && server.asked().len() < 1508 {
+            thread::sleep(Duration::from_millis(5));
+        }
         let kill = format!("kill -{signal} {}", child.id());
         Command::new("sh").args(["-c", &kill]).status().unwrap();
         if hangs {
             // Once more, for nobody wants to wait for the last answers.
-            thread::sleep(Duration::from_millis(300));
+            let mut lines = output.by_ref().lines().map_while(Result::ok);
+            let waiting = "waiting for the last answers; Ctrl-C ends at once";
+            assert!(lines.any(|line| line == waiting), "it says nothing");
             Command::new("sh").args(["-c", &kill]).status().unwrap();
         }
         let mut rest = String::new();
