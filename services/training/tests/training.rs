@@ -8,10 +8,10 @@ use std::process::{Command, Output};
 
 use text::{Class, Model, Task, sha256};
 use training::candidates::VERSIONS;
-use training::data::DataSet;
+use training::data::{find, held_out};
 use training::metrics::{Figures, TOLERANCE};
 
-use data::{committed, data_set, metrics, model, read};
+use data::{committed, metrics, model, read};
 
 const TASKS: [(Task, &str); 2] = [(Task::SmsSpam, "sms"), (Task::ReviewSentiment, "review")];
 
@@ -245,14 +245,11 @@ fn canary_is_the_best_by_cross_validation_and_all_beat_the_majority() {
 #[test]
 fn committed_models_are_as_good_as_the_card_says_on_texts_they_have_not_seen() {
     for (task, _) in TASKS {
-        let Some(directory) = data_set(task) else {
+        let Some(texts) = held_out(task).expect("good data") else {
             continue;
         };
-        let files = training::data::read(task, &directory).expect("readable");
-        let split = DataSet::parse(task, &files).and_then(|data| data.split());
-        let split = split.expect("good data");
         for version in VERSIONS {
-            let figures = Figures::measure(version, &model(task, version), &split.test);
+            let figures = Figures::measure(version, &model(task, version), &texts);
             let card = metrics(task);
             let card = card.of(version).expect("measured");
             assert!(figures.f1 >= card.f1 - TOLERANCE, "{task}: {figures:?}");
@@ -265,7 +262,7 @@ fn committed_models_are_as_good_as_the_card_says_on_texts_they_have_not_seen() {
 fn training_on_the_data_sets_gives_the_committed_files() {
     let out = tempfile::tempdir().expect("directory");
     for (task, prefix) in TASKS {
-        let Some(directory) = data_set(task) else {
+        let Some(directory) = find(task) else {
             continue;
         };
         // They keep the best there was.
