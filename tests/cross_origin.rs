@@ -5,6 +5,23 @@ use harness::http::{self, Request, Response};
 use harness::sentiment::{API, ORIGIN, is_of_one_version, page, review};
 use promises::{Sentiment, cookies};
 
+/// Where the page may be: the host is known, the port is whatever leads to the gateway.
+const PAGES: [&str; 4] = [
+    ORIGIN,
+    "https://app-frontend.k8s.local",
+    "http://app-frontend.k8s.local:8080",
+    "https://app-frontend.k8s.local:34567",
+];
+/// What only looks like it.
+const OTHERS: [&str; 5] = [
+    "http://app-frontend.k8s.local.evil.example",
+    "http://evil.example",
+    "http://app-frontendxk8s.local",
+    "http://app-frontend.k8s.local:80x",
+    "null",
+];
+const VERSIONS: [&str; 2] = ["stable", "canary"];
+
 fn send(app: &Sentiment, request: &Request) -> Response {
     http::send(&app.gateway(), request).expect("a response")
 }
@@ -62,11 +79,7 @@ fn a_preflight_says_what_the_page_may_send_and_mints_nothing() {
             );
         send(&app, &request)
     };
-    for origin in [
-        ORIGIN,
-        "https://app-frontend.k8s.local",
-        "http://app-frontend.k8s.local:8080",
-    ] {
+    for origin in PAGES {
         let answer = preflight(origin);
         assert_eq!(answer.status, 200);
         for (name, value) in [
@@ -82,12 +95,7 @@ fn a_preflight_says_what_the_page_may_send_and_mints_nothing() {
         }
         assert!(answer.headers.get("set-cookie").is_none());
     }
-    for origin in [
-        "http://app-frontend.k8s.local.evil.example",
-        "http://evil.example",
-        "http://app-frontendxk8s.local",
-        "null",
-    ] {
+    for origin in OTHERS {
         let answer = preflight(origin);
         assert_eq!(
             header(&answer, "access-control-allow-origin"),
@@ -108,15 +116,23 @@ fn the_page_may_read_who_answered_and_how_long_to_wait() {
     assert_eq!(header(&answer, "access-control-allow-origin"), ORIGIN);
     assert_eq!(header(&answer, "access-control-allow-credentials"), "true");
 
-    let refusal = send(ORIGIN);
-    assert_eq!(refusal.status, 429);
-    assert_eq!(header(&refusal, "access-control-allow-origin"), ORIGIN);
-    assert_eq!(header(&refusal, "access-control-allow-credentials"), "true");
-    let exposed = header(&refusal, "access-control-expose-headers");
-    assert!(exposed.contains("retry-after"), "{exposed}");
-    let wait: u64 = header(&refusal, "retry-after").parse().expect("seconds");
-    assert!((1..=60).contains(&wait), "{wait}");
-    let other = send("http://evil.example");
-    assert_eq!(other.status, 429);
-    assert_eq!(header(&other, "access-control-allow-origin"), "");
+    for origin in PAGES {
+        let refusal = send(origin);
+        assert_eq!(refusal.status, 429);
+        assert_eq!(header(&refusal, "access-control-allow-origin"), origin);
+        assert_eq!(header(&refusal, "access-control-allow-credentials"), "true");
+        let exposed = header(&refusal, "access-control-expose-headers");
+        assert!(exposed.contains("retry-after"), "{exposed}");
+        let wait: u64 = header(&refusal, "retry-after").parse().expect("seconds");
+        assert!((1..=60).contains(&wait), "{wait}");
+    }
+    for origin in OTHERS {
+        let other = send(origin);
+        assert_eq!(other.status, 429);
+        assert_eq!(
+            header(&other, "access-control-allow-origin"),
+            "",
+            "{origin}"
+        );
+    }
 }

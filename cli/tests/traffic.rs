@@ -394,6 +394,57 @@ fn strangers_keep_nothing_and_users_their_cookies() {
 }
 
 #[test]
+fn a_cookie_of_every_request_joins_those_that_users_keep() {
+    let server = Server::start(|_| Reply::Is("200 OK\r\nset-cookie: id=1".to_owned(), ""));
+    let given = ["--header", "Cookie: beta=1", "--header", "cookie: dark=1"];
+    let two = ["--users", "2", "--concurrency", "1", "--requests", "4"];
+    traffic(&[&[server.url().as_str()], &given[..], &two[..]].concat());
+    let asked = server.asked();
+    let cookies = |asked: &Asked| asked.header("cookie").map(str::to_owned);
+    let sent: Vec<_> = asked.iter().filter_map(cookies).collect();
+    let (new, known) = ("beta=1; dark=1", "beta=1; dark=1; id=1");
+    assert_eq!(sent, [new, new, known, known]);
+    let fields = |asked: &Asked| asked.head.to_lowercase().matches("\ncookie: ").count();
+    assert!(asked.iter().all(|asked| fields(asked) == 1), "{asked:?}");
+}
+
+#[test]
+fn a_cookie_is_kept_until_the_server_takes_it_back() {
+    let past = "Thu, 01 Jan 1970 00:00:00 GMT";
+    let future = "Fri, 31 Dec 9999 23:59:59 GMT";
+    for (attributes, kept) in [
+        (String::new(), true),
+        ("; Max-Age=60".to_owned(), true),
+        ("; max-age=0".to_owned(), false),
+        ("; Max-Age=-1".to_owned(), false),
+        (format!("; Expires={future}"), true),
+        (format!("; Path=/; expires={past}; HttpOnly"), false),
+        // An old browser's way to write years.
+        (
+            "; Expires=Thursday, 01-Jan-70 00:00:00 GMT".to_owned(),
+            false,
+        ),
+        // Max-Age goes before Expires.
+        (format!("; Expires={past}; Max-Age=60"), true),
+        (format!("; Max-Age=0; Expires={future}"), false),
+        ("; Expires=soon".to_owned(), true),
+    ] {
+        let set = attributes.clone();
+        let server = Server::start(move |asked| {
+            let attributes = match asked.number {
+                0 => "",
+                _ => set.as_str(),
+            };
+            Reply::Is(format!("200 OK\r\nset-cookie: id=1{attributes}"), "")
+        });
+        let one = ["--users", "1", "--requests", "3"];
+        traffic(&[&[server.url().as_str()], &one[..]].concat());
+        let last = server.asked().pop().expect("three requests");
+        assert_eq!(last.header("cookie").is_some(), kept, "{attributes}");
+    }
+}
+
+#[test]
 fn users_can_be_named_by_a_header_and_each_has_a_version() {
     let server = Server::start(|asked| match asked.header("x-user") {
         // Who is in a version, stays; but for one.
@@ -514,11 +565,17 @@ fn ctrl_c_and_kill_end_it_with_a_summary() {
         let mut first = String::new();
         output.read_line(&mut first).unwrap();
         assert!(first.contains("1000 requests, 0 failed"), "{first}");
+        // All eight that are under way at a time.
+        while hangs && server.asked().len() < 1508 {
+            thread::sleep(Duration::from_millis(5));
+        }
         let kill = format!("kill -{signal} {}", child.id());
         Command::new("sh").args(["-c", &kill]).status().unwrap();
         if hangs {
             // Once more, for nobody wants to wait for the last answers.
-            thread::sleep(Duration::from_millis(300));
+            let mut lines = output.by_ref().lines().map_while(Result::ok);
+            let waiting = "waiting for the last answers; Ctrl-C ends at once";
+            assert!(lines.any(|line| line == waiting), "it says nothing");
             Command::new("sh").args(["-c", &kill]).status().unwrap();
         }
         let mut rest = String::new();
@@ -549,6 +606,12 @@ fn wrong_usage_is_2_and_says_what_is_allowed() {
             "HOST:PORT:ADDRESS",
         ),
         (vec![url, "--user-header", "x-user"], "--users"),
+        (
+            "http://localhost/ --users 2 --user-header x-user --header X-User:alice"
+                .split(' ')
+                .collect(),
+            "--header x-user: --user-header sets it",
+        ),
         (vec![], "<URL>"),
     ] {
         let ran = traffic(&[&args[..], &["--requests", "1"]].concat());

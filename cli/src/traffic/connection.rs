@@ -7,7 +7,7 @@ use std::rc::Rc;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONNECTION, HeaderMap, HeaderValue};
+use hyper::header::{CONNECTION, COOKIE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use serde_json::Value;
@@ -66,10 +66,20 @@ impl Connection {
     }
 
     fn request(&self, headers: HeaderMap) -> Request<Empty<Bytes>> {
+        let cookies = self.target.headers.get_all(COOKIE).into_iter();
+        let cookies = cookies.chain(headers.get_all(COOKIE));
+        let cookies: Vec<_> = cookies.map(HeaderValue::as_bytes).collect();
+        let cookies = HeaderValue::from_bytes(&cookies.join(&b"; "[..]));
         let mut request = Request::new(Empty::new());
         *request.uri_mut() = Uri::from(self.target.path.clone());
         *request.headers_mut() = self.target.headers.clone();
         request.headers_mut().extend(headers);
+        // All of them in one field (RFC 6265, 5.4).
+        if let Ok(cookies) = cookies
+            && !cookies.is_empty()
+        {
+            request.headers_mut().insert(COOKIE, cookies);
+        }
         if self.target.new_connections {
             let close = HeaderValue::from_static("close");
             request.headers_mut().insert(CONNECTION, close);

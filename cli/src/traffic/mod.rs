@@ -30,6 +30,9 @@ use user::User;
 /// A server that is down would otherwise be asked some 20,000 times a second, if without a rate.
 const PAUSE_WITHOUT_ANSWER: Duration = Duration::from_millis(10);
 
+/// What is said while the end is near and answers are still to come.
+const WAITING: &str = "waiting for the last answers; Ctrl-C ends at once";
+
 /// How often lines are printed.
 const TICK: Duration = Duration::from_millis(100);
 
@@ -96,7 +99,7 @@ pub(crate) struct Traffic {
     #[arg(long, value_name = "NAME", requires = "users")]
     user_header: Option<HeaderName>,
 
-    /// A header of every request; may be repeated
+    /// A header of every request; may be repeated. Cookies join those that users keep
     #[arg(long = "header", value_name = "NAME: VALUE")]
     headers: Vec<Header>,
 
@@ -123,6 +126,13 @@ enum VersionFrom {
 
 impl Traffic {
     pub(crate) fn run(&self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+        if let Some(name) = &self.user_header
+            && self.headers.iter().any(|header| header.is(name))
+        {
+            let twice =
+                format!("--header {name}: --user-header sets it, to another name for each user");
+            return Err(Failure::Usage(twice));
+        }
         // One thread leaves the other cores to what is tested.
         let runtime = runtime::Builder::new_current_thread().enable_all().build();
         let runtime = runtime.map_err(cannot_start)?;
@@ -168,6 +178,7 @@ impl Traffic {
         });
         let mut tick = interval(TICK);
         let mut stopping = false;
+        let mut said = false;
         loop {
             tokio::select! {
                 ended = workers.join_next() => match ended {
@@ -175,7 +186,14 @@ impl Traffic {
                     Some(Err(error)) => return Err(Failure::Input(error.to_string())),
                     None => break,
                 },
-                _ = tick.tick() => print(report.borrow_mut().news(), lines)?,
+                _ = tick.tick() => {
+                    print(report.borrow_mut().news(), lines)?;
+                    // Mostly they are there before the next tick.
+                    if stopping && !said {
+                        said = true;
+                        writeln!(lines, "{WAITING}")?;
+                    }
+                }
                 () = &mut end, if !stopping => stopping = true,
                 // Who asks twice does not want to wait for the last answers.
                 () = signals.next() => match stopping {

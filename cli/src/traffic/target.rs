@@ -92,6 +92,12 @@ impl FromStr for Url {
 #[derive(Clone, Debug)]
 pub(crate) struct Header(HeaderName, HeaderValue);
 
+impl Header {
+    pub(crate) fn is(&self, name: &HeaderName) -> bool {
+        self.0 == *name
+    }
+}
+
 impl FromStr for Header {
     type Err = String;
 

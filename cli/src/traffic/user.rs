@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use cookie::Cookie;
+use cookie::time::{Duration, OffsetDateTime};
 use hyper::header::{COOKIE, HeaderMap, HeaderName, HeaderValue, SET_COOKIE};
 
 /// A user, or strangers who are told apart by nothing.
@@ -68,24 +70,25 @@ impl User {
             return;
         };
         for cookie in answer.get_all(SET_COOKIE) {
-            let Ok(cookie) = cookie.to_str() else {
+            let cookie = cookie.to_str().ok();
+            let Some(cookie) = cookie.and_then(|text| Cookie::parse(text).ok()) else {
                 continue;
             };
-            let mut fields = cookie.split(';').map(str::trim);
-            let Some((name, value)) = fields.next().and_then(|pair| pair.split_once('=')) else {
-                continue;
-            };
-            let over = |field: &str| {
-                let age = field
-                    .split_once('=')
-                    .filter(|(name, _)| name.eq_ignore_ascii_case("max-age"));
-                age.is_some_and(|(_, age)| age.parse::<i64>().is_ok_and(|age| age <= 0))
-            };
-            if fields.any(over) {
+            let (name, value) = cookie.name_value();
+            if is_taken_back(&cookie) {
                 jar.remove(name);
             } else {
                 jar.insert(name.to_owned(), value.to_owned());
             }
         }
+    }
+}
+
+/// Whether a cookie is over when it comes. Max-Age goes before Expires (RFC 6265, 5.3).
+fn is_taken_back(cookie: &Cookie<'_>) -> bool {
+    match (cookie.max_age(), cookie.expires_datetime()) {
+        (Some(age), _) => age <= Duration::ZERO,
+        (None, Some(end)) => end <= OffsetDateTime::now_utc(),
+        (None, None) => false,
     }
 }

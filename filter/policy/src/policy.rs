@@ -240,17 +240,14 @@ impl Policy {
         &self,
         headers: Headers<'_>,
         outcome: &Outcome,
-    ) -> Option<(&str, bool)> {
+    ) -> Option<(String, bool)> {
         let Outcome::Assigned(assignment) = outcome else {
             return None;
         };
         let cors = self.rollouts.get(assignment.rollout)?.cors.as_ref()?;
-        let origin = headers.once("origin")?;
-        let known = cors
-            .origins
-            .iter()
-            .find(|known| known.as_bytes() == origin)?;
-        Some((known, cors.credentials))
+        let origin = std::str::from_utf8(headers.once("origin")?).ok()?;
+        let known = cors.origins.iter().any(|known| is_origin(known, origin));
+        known.then(|| (origin.to_owned(), cors.credentials))
     }
 
     /// The rollout of a request, as its index: the best host first, then the longest path prefix
@@ -265,6 +262,21 @@ impl Policy {
             .max_by_key(|route| route.prefix.len())
             .map(|route| route.rollout)
     }
+}
+
+/// Whether a page's origin is the one that is known, which may end in `:*`. It is sent back to the
+/// page: nothing but a port may differ.
+fn is_origin(known: &str, origin: &str) -> bool {
+    let Some(host) = known.strip_suffix(":*") else {
+        return known == origin;
+    };
+    let Some(rest) = origin.strip_prefix(host) else {
+        return false;
+    };
+    let is_port = |port: &str| {
+        (1..=5).contains(&port.len()) && port.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    rest.is_empty() || rest.strip_prefix(':').is_some_and(is_port)
 }
 
 impl Rollout {

@@ -447,43 +447,62 @@ fn a_refusal_tells_how_long_to_wait_and_why() {
     assert_eq!(gateway.admitted(1, &[("x-user", "alice")]), 1);
 }
 
-#[test]
-fn pages_that_the_rollout_names_may_read_a_refusal() {
+/// A gateway whose quota is spent, and whose refusals pages of one origin may read.
+fn spent(allow_origin: &str) -> Gateway {
     let mut gateway = Gateway::new(json!([]));
     let quota = json!({ "name": "all", "key": ["address"], "limit": 1, "period": "1m" });
-    let cors = json!({ "allowOrigins": ["https://shop.example"], "allowCredentials": true });
+    let cors = json!({ "allowOrigins": [allow_origin], "allowCredentials": true });
     gateway.policy = compile(json!({
         "rollouts": [rollout_with(json!({ "cors": cors }))],
         "quotas": [quota],
     }));
     gateway.send(&[]);
-    let mut allowed = |origin: &str| {
-        let refusal = gateway
-            .send(&[("origin", origin)])
-            .refusal
-            .expect("a refusal");
-        let headers = refusal.headers().into_iter();
-        let cors = headers.filter(|(name, _)| name.starts_with("access-control-"));
-        cors.map(|(name, value)| format!("{name}: {value}"))
-            .collect::<Vec<_>>()
-    };
-    assert_eq!(
-        allowed("https://shop.example"),
-        [
-            "access-control-allow-origin: https://shop.example",
-            "access-control-expose-headers: retry-after, ratelimit, ratelimit-policy",
-            "access-control-allow-credentials: true",
-        ]
-    );
-    for origin in ["https://other.example", "null", "*", "https://SHOP.example"] {
-        assert!(allowed(origin).is_empty(), "{origin}");
+    gateway
+}
+
+/// What a refusal says to the page of an origin.
+fn allowed(gateway: &mut Gateway, origin: &str) -> Vec<String> {
+    let refusal = gateway.send(&[("origin", origin)]).refusal;
+    let headers = refusal.expect("a refusal").headers().into_iter();
+    let cors = headers.filter(|(name, _)| name.starts_with("access-control-"));
+    cors.map(|(name, value)| format!("{name}: {value}"))
+        .collect()
+}
+
+/// What it says to pages that may read it.
+fn readable_by(origin: &str) -> [String; 3] {
+    [
+        format!("access-control-allow-origin: {origin}"),
+        "access-control-expose-headers: retry-after, ratelimit, ratelimit-policy".to_owned(),
+        "access-control-allow-credentials: true".to_owned(),
+    ]
+}
+
+#[test]
+fn pages_that_the_rollout_names_may_read_a_refusal() {
+    let mut gateway = spent("https://shop.example");
+    let ours = "https://shop.example";
+    assert_eq!(allowed(&mut gateway, ours), readable_by(ours));
+    for origin in [
+        "https://other.example",
+        "null",
+        "*",
+        "https://SHOP.example",
+        "https://shop.example:8443",
+    ] {
+        assert!(allowed(&mut gateway, origin).is_empty(), "{origin}");
     }
     for origin in [
         "https://shop.example/",
         "shop.example",
         "*",
+        "*:*",
+        "https://*",
         "https://a:b",
         "https://a:0",
+        "https://a:8*",
+        "https://a:*/",
+        "https://a:*:*",
     ] {
         let cors = json!({ "allowOrigins": [origin] });
         let faults = faults(json!({ "rollouts": [rollout_with(json!({ "cors": cors }))] }));
@@ -494,6 +513,57 @@ fn pages_that_the_rollout_names_may_read_a_refusal() {
             "{origin}"
         );
     }
+}
+
+#[test]
+fn of_any_port_means_that_host_and_scheme_and_nothing_but_a_port() {
+    let mut gateway = spent("http://shop.example:*");
+    for origin in [
+        "http://shop.example",
+        "http://shop.example:1",
+        "http://shop.example:8080",
+        "http://shop.example:65535",
+    ] {
+        assert_eq!(allowed(&mut gateway, origin), readable_by(origin));
+    }
+    for origin in [
+        "https://shop.example",
+        "https://shop.example:8080",
+        "http://shop.example.evil",
+        "http://shop.example.evil:80",
+        "http://shop.example8080",
+        "http://shop.example:",
+        "http://shop.example:80x",
+        "http://shop.example:x80",
+        "http://shop.example:+80",
+        "http://shop.example:-80",
+        "http://shop.example:80:90",
+        "http://shop.example::80",
+        "http://shop.example:808080",
+        "http://shop.example:*",
+        "http://shop.example:80/",
+        "http://shop.example/",
+        "http://shop.example:80@evil.example",
+        "http://shop.example@evil.example",
+        "http://evil.example@shop.example",
+        "http://evil.shop.example",
+        "HTTP://shop.example",
+        "http://SHOP.example:80",
+        "http://shop.example:80, http://evil.example",
+        "http://shop.example:٨٠",
+        " http://shop.example",
+        "null",
+        "",
+    ] {
+        assert!(allowed(&mut gateway, origin).is_empty(), "{origin}");
+    }
+    let twice = [
+        ("origin", "http://shop.example"),
+        ("origin", "http://shop.example:1"),
+    ];
+    let refusal = gateway.send(&twice).refusal.expect("a refusal");
+    let mut names = refusal.headers().into_iter().map(|(name, _)| name);
+    assert!(!names.any(|name| name.starts_with("access-control-")));
 }
 
 #[test]
@@ -855,6 +925,21 @@ proptest! {
             let recent = times.iter().filter(|t| **t + MINUTE > now);
             prop_assert!(recent.count() <= 3, "{}", name);
         }
+    }
+
+    #[test]
+    fn an_origin_of_any_port_is_allowed_and_not_with_one_more_character_that_is_no_digit(
+        origin in "https://shop[.]example(:[0-9]{1,5})?",
+        more in "[^0-9]",
+        place in any::<prop::sample::Index>(),
+    ) {
+        let mut gateway = spent("https://shop.example:*");
+        prop_assert_eq!(allowed(&mut gateway, &origin), readable_by(&origin));
+        let mut other = origin.clone();
+        other.insert_str(place.index(origin.len() + 1), &more);
+        prop_assert!(allowed(&mut gateway, &other).is_empty(), "{}", other);
+        let upper = origin.to_ascii_uppercase();
+        prop_assert!(allowed(&mut gateway, &upper).is_empty(), "{}", upper);
     }
 
     #[test]

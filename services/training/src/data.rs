@@ -1,8 +1,9 @@
-//! Reading a data set and splitting it.
+//! Finding a data set, reading it and splitting it.
 
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::Path;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -25,6 +26,36 @@ pub struct File {
     pub name: String,
     /// What is in it.
     pub bytes: Vec<u8>,
+}
+
+/// For tests: the directory of the data set, where this machine has it; else it says so, and they do
+/// without.
+pub fn find(task: Task) -> Option<PathBuf> {
+    let (variable, usual) = match task {
+        Task::SmsSpam => ("SMS_DATA", "sms-spam-collection"),
+        Task::ReviewSentiment => ("REVIEW_DATA", "sentiment-labelled-sentences"),
+    };
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let usual = root.join("../shared/data").join(usual);
+    match std::env::var_os(variable) {
+        Some(data) => Some(PathBuf::from(data)),
+        None if usual.exists() => Some(usual),
+        None => {
+            let reason = format!("SKIPPED: no data for {task}; let {variable} name its directory");
+            // Not eprintln!, which only shows when a test fails.
+            let _ = writeln!(io::stderr(), "{reason}");
+            None
+        }
+    }
+}
+
+/// For tests: the texts that training has not seen, if the data set is found.
+pub fn held_out(task: Task) -> anyhow::Result<Option<Vec<Example>>> {
+    let Some(directory) = find(task) else {
+        return Ok(None);
+    };
+    let data = DataSet::parse(task, &read(task, &directory)?)?;
+    Ok(Some(data.split()?.test))
 }
 
 /// The files of the data set of `task`, in `directory`.

@@ -27,7 +27,7 @@ struct Args {
     #[arg(long)]
     data: PathBuf,
 
-    /// Where to write. The metrics that are there are what the new models are measured against
+    /// Where to write. The best figures that are there are what the new models are measured against
     #[arg(long, default_value = "services/model-service/models")]
     out: PathBuf,
 }
@@ -64,7 +64,10 @@ fn main() -> anyhow::Result<()> {
     }
     let relations = relations(task);
     let relations = relations.iter();
-    let metrics = Metrics {
+    let models_measured: Vec<_> = (models.iter())
+        .map(|(version, model)| Figures::measure(version, model, &split.test))
+        .collect();
+    let mut metrics = Metrics {
         task,
         files: data.files.clone(),
         data: split.counts(&data),
@@ -72,15 +75,16 @@ fn main() -> anyhow::Result<()> {
         relations: relations
             .map(|relation| relation.measure(task, &split.test, &models))
             .collect(),
-        models: (models.iter())
-            .map(|(version, model)| Figures::measure(version, model, &split.test))
+        best_f1: (models_measured.iter())
+            .map(|figures| (figures.version.clone(), figures.f1))
             .collect(),
+        models: models_measured,
     };
     println!("{}", metrics.report());
 
     let metrics_file = args.out.join(format!("{prefix}-metrics.json"));
     if let Some(before) = read_metrics(&metrics_file)? {
-        metrics.check_against(&before).with_context(|| {
+        metrics.follow(&before).with_context(|| {
             let file = metrics_file.display();
             format!("nothing was written; to begin anew, remove {file}")
         })?;

@@ -8,10 +8,10 @@ mod data;
 use proptest::prelude::*;
 use text::{Model, Task};
 use training::candidates::VERSIONS;
-use training::data::DataSet;
+use training::data::held_out;
 use training::relations::relations;
 
-use data::{data_set, metrics, model};
+use data::{metrics, model};
 
 /// For stable, canary and shadow.
 const PROMISES: [(Task, &str, [f64; 3]); 14] = [
@@ -57,11 +57,7 @@ fn committed_models_keep_what_is_promised() {
 #[test]
 fn what_is_recorded_is_what_the_committed_models_do() {
     for task in Task::ALL {
-        let texts = data_set(task).map(|directory| {
-            let files = training::data::read(task, &directory).expect("readable");
-            let split = DataSet::parse(task, &files).and_then(|data| data.split());
-            split.expect("good data").test
-        });
+        let texts = held_out(task).expect("good data");
         let recorded = metrics(task).relations;
         let measured = relations(task);
         assert_eq!(recorded.len(), measured.len());

@@ -150,8 +150,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let log = topology.gateway_envoy().log();
     let (hash, share) = (policy.hash(), share_of_canary(args.app, &policy));
     let (_, default) = lanekeeper_cli::load(&default_policy(GATEWAY_POLICY), &|_| None)?;
-    // A copy may name another port.
-    let is_default = args.policy.is_none() || default.hash() == hash;
+    let is_default = default.hash() == hash;
     let quotas = policy.quotas().to_vec();
     let era = Arc::new(Era::with(*policy));
     let traffic = match args.no_traffic {
@@ -282,8 +281,6 @@ fn copy_of_policy(port: u16) -> Result<PathBuf> {
     // Written, not copied: the copy can be edited although the original cannot.
     let text = fs::read_to_string(default_policy(GATEWAY_POLICY));
     let text = text.context("cannot read the default policy")?;
-    // The page is at this port, and may read refusals.
-    let text = text.replace(".k8s.local:8080", &format!(".k8s.local:{port}"));
     fs::write(&file, text).with_context(|| format!("cannot write {}", file.display()))?;
     // The shorter name is the one to type.
     let here = std::env::current_dir().unwrap_or_default();

@@ -320,7 +320,7 @@ fn demo() -> Result<Outcome> {
 
 fn cutover() -> Result<Outcome> {
     let mut cutover = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
-    cutover.args(["cutover", "--for", "4s", "--quiet"]);
+    cutover.args(["cutover", "--runs", "1", "--for", "4s", "--quiet"]);
     passes(cutover)
 }
 

@@ -120,7 +120,7 @@ object! {
 object! {
     /// Which pages of other hosts may read a quota's refusal (the Fetch standard's CORS protocol).
     pub(crate) struct CorsDocument {
-        /// Origins of the pages, as in `https://shop.example`.
+        /// Origins of the pages, as in `https://shop.example`; `https://shop.example:*` is every port of that host, and none.
         allow_origins: Vec<Origin>,
         /// Whether they may send cookies. Default: false.
         allow_credentials: bool = false,
@@ -347,12 +347,13 @@ text! {
 }
 
 text! {
-    /// The origin of a page (RFC 6454, section 6.2).
-    pub(crate) struct Origin: "an origin in lower case: http:// or https://, a host, and a port unless it is the scheme's own; no path", |text| {
+    /// The origin of a page (RFC 6454, section 6.2), or `:*` in the place of its port.
+    pub(crate) struct Origin: "an origin in lower case: http:// or https://, a host, and a port unless it is the scheme's own, or :* for any port and none; no path", |text| {
         let authority = text.strip_prefix("https://").or_else(|| text.strip_prefix("http://"));
         authority.is_some_and(|authority| {
             let (host, port) = authority.split_once(':').unwrap_or((authority, "1"));
-            crate::host::is_domain(host) && port.parse::<u16>().is_ok_and(|port| port > 0)
+            let is_port = port == "*" || port.parse::<u16>().is_ok_and(|port| port > 0);
+            crate::host::is_domain(host) && is_port
         })
     }
 }

@@ -5,12 +5,12 @@ use super::algorithm::SECOND;
 
 /// A refusal: 429 (RFC 6585, 4) with the reason as a problem (RFC 9457) and the headers of
 /// draft-ietf-httpapi-ratelimit-headers-10; for a gRPC call, the status RESOURCE_EXHAUSTED.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Refusal<'p> {
     quota: &'p Quota,
     wait: u64,
     /// The page of another host that may read it, and whether it may send cookies.
-    page: Option<(&'p str, bool)>,
+    page: Option<(String, bool)>,
 }
 
 impl<'p> Refusal<'p> {
@@ -23,7 +23,7 @@ impl<'p> Refusal<'p> {
         quota: &'p Quota,
         until: u64,
         now: u64,
-        page: Option<(&'p str, bool)>,
+        page: Option<(String, bool)>,
     ) -> Self {
         let wait = until.saturating_sub(now).div_ceil(SECOND).max(1);
         Self { quota, wait, page }
@@ -53,12 +53,12 @@ impl<'p> Refusal<'p> {
                 format!("\"{name}\";q={limit};w={period}"),
             ),
         ];
-        if let Some((origin, credentials)) = self.page {
+        if let Some((origin, credentials)) = &self.page {
             let readable = "retry-after, ratelimit, ratelimit-policy".to_owned();
-            headers.push(("access-control-allow-origin", origin.to_owned()));
+            headers.push(("access-control-allow-origin", origin.clone()));
             headers.push(("access-control-expose-headers", readable));
             headers.push(("vary", "origin".to_owned()));
-            if credentials {
+            if *credentials {
                 headers.push(("access-control-allow-credentials", "true".to_owned()));
             }
         }
