@@ -80,30 +80,33 @@ pub fn outcome(
         return Ok(Outcome::default());
     }
     let metrics = &experiment.metrics;
+    let [seconds, histogram] =
+        ["sum", "bucket"].map(|part| format!("{}_{part}", metrics.latency.0));
     let ask = |what: &str, metric: &str, by: &str| {
         let selector = of_service(experiment, metric);
         let query = format!("sum by (version, bucket{by}) (increase({selector}[{window}s]))");
         prometheus.query(what, &query, at)
     };
     let mut cells = Cells::new(experiment);
-    for row in ask("predictions", &metrics.predictions.0, "")? {
-        cells.add(&row, |sums| &mut sums.predictions)?;
+    for (what, metric, field) in [
+        (
+            "predictions",
+            &metrics.predictions.0,
+            (|sums| &mut sums.predictions) as Field,
+        ),
+        ("corrections", &metrics.corrections.0, |sums| {
+            &mut sums.corrections
+        }),
+        ("seconds to an answer", &seconds, |sums| &mut sums.seconds),
+    ] {
+        let rows = ask(what, metric, "")?;
+        let added = rows.iter().try_for_each(|row| cells.add(row, field));
+        added.map_err(|reason| prometheus.fault(what, &reason))?;
     }
-    for row in ask("corrections", &metrics.corrections.0, "")? {
-        cells.add(&row, |sums| &mut sums.corrections)?;
-    }
-    let latency = &metrics.latency.0;
-    for row in ask("seconds to an answer", &format!("{latency}_sum"), "")? {
-        cells.add(&row, |sums| &mut sums.seconds)?;
-    }
-    let histogram = ask(
-        "the latency histogram",
-        &format!("{latency}_bucket"),
-        ", le",
-    )?;
-    cells
-        .histogram(&histogram)
-        .map_err(|reason| format!("{latency}_bucket: {reason}"))
+    let what = "the latency histogram";
+    let rows = ask(what, &histogram, ", le")?;
+    let outcome = cells.histogram(&rows);
+    outcome.map_err(|reason| prometheus.fault(what, &reason))
 }
 
 fn of_filter(experiment: &Experiment, metric: &str) -> String {
@@ -127,6 +130,9 @@ fn selector(experiment: &Experiment, metric: &str, own: &str, more: &str) -> Str
     format!("{metric}{{version=~\"{versions}\",{own}{more}}}")
 }
 
+/// Which of the sums.
+type Field = fn(&mut Sums) -> &mut f64;
+
 /// The sums while they are put together.
 struct Cells<'a> {
     experiment: &'a Experiment,
@@ -141,7 +147,7 @@ impl<'a> Cells<'a> {
         }
     }
 
-    fn add(&mut self, row: &Row, field: impl Fn(&mut Sums) -> &mut f64) -> Result<(), String> {
+    fn add(&mut self, row: &Row, field: Field) -> Result<(), String> {
         let value = value(row);
         *field(self.cell(row)?) += value;
         Ok(())
@@ -200,11 +206,11 @@ fn place(experiment: &Experiment, row: &Row) -> Result<(u8, usize), String> {
     match (bucket, version) {
         (Some(bucket), Some(version)) => Ok((bucket, version)),
         _ => Err(format!(
-            "a series with bucket {:?} and version {:?}: allowed are 0 to {}, and {}",
+            "a series with bucket {:?} and version {:?}: allowed are bucket 0 to {}, and version {}",
             label("bucket"),
             label("version"),
             BUCKETS - 1,
-            experiment.versions().join(" and "),
+            experiment.versions().join(" or "),
         )),
     }
 }

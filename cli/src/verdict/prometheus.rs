@@ -130,7 +130,12 @@ impl Prometheus {
         });
         let late = |_| Err(format!("no answer within {:?}", self.timeout));
         let rows = answer.unwrap_or_else(late).and_then(|body| rows(&body));
-        rows.map_err(|reason| format!("{}: {what}: {reason}", self.address))
+        rows.map_err(|reason| self.fault(what, &reason))
+    }
+
+    /// What is wrong with an answer, and whose it is.
+    pub(super) fn fault(&self, what: &str, reason: &str) -> String {
+        format!("{}: {what}: {reason}", self.address)
     }
 
     /// The JSON of an answer, be it good or an error.
