@@ -7,6 +7,8 @@ use super::jackknife::{LogRatio, quantile};
 /// The rise at which the bound is made to be tight, as a logarithm: the spread of the mixture. Any
 /// other would be as valid; this one suits rises of five to twenty percent.
 const SPREAD: f64 = 0.1;
+/// Eight standard deviations out. Only an error that moves no digit anybody reads leads further.
+const SMALLEST_TAIL: f64 = 1e-15;
 
 /// A bound that lies above the true logarithm at any time, ever, with probability `alpha` at most.
 ///
@@ -21,6 +23,6 @@ pub(super) fn lower_bound(ratio: &LogRatio, alpha: f64) -> f64 {
     let both = variance + spread;
     let z = (both / spread * (2.0 * (1.0 / alpha).ln() + (both / variance).ln())).sqrt();
     // The error is an estimate itself: the t that is as unlikely as z is further out.
-    let t = Normal::standard().sf(z).max(f64::MIN_POSITIVE);
-    ratio.estimate + ratio.error * quantile(ratio.freedom, t)
+    let tail = Normal::standard().sf(z).max(SMALLEST_TAIL);
+    ratio.estimate + ratio.error * quantile(ratio.freedom, tail)
 }

@@ -38,9 +38,10 @@ impl LogRatio {
         }
         let mean = without.iter().sum::<f64>() / buckets;
         let squares: f64 = without.iter().map(|log| (log - mean).powi(2)).sum();
-        Some(Self {
+        let error = (squares * (buckets - 1.0) / buckets).sqrt();
+        error.is_finite().then_some(Self {
             estimate,
-            error: (squares * (buckets - 1.0) / buckets).sqrt(),
+            error,
             freedom: buckets - 1.0,
         })
     }
