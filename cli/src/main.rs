@@ -27,7 +27,7 @@ mod traffic;
 #[command(name = "lanekeeper", version, arg_required_else_help = true)]
 #[command(after_help = "\
 Exit codes: 0 done; 1 a file cannot be read or holds a faulty policy, or requests failed; 2 wrong usage.
-Those of verdict are more.")]
+verdict has more of them.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,

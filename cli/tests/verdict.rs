@@ -139,20 +139,29 @@ fn verdict(url: &str, experiment: &str, args: &[&str]) -> Ran {
 
 /// What the command says where the answer to one of the queries is another.
 fn told(what: &'static str, reply: impl Fn() -> Reply + Send + Sync + 'static) -> String {
+    let (lines, url) = lines(what, reply, &[]);
+    let line = lines
+        .strip_prefix(&url)
+        .unwrap_or_else(|| panic!("{lines}"));
+    let line = line.strip_prefix(": ").unwrap().strip_suffix('\n').unwrap();
+    assert!(!line.contains(char::is_control), "{line:?}");
+    line.to_owned()
+}
+
+/// All that it says, and what the address is.
+fn lines(
+    what: &'static str,
+    reply: impl Fn() -> Reply + Send + Sync + 'static,
+    args: &[&str],
+) -> (String, String) {
     let world = World::good();
     let server = Server::start(move |asked| match asked.head.contains(what) {
         true => reply(),
         false => world.answer(asked),
     });
-    let ran = verdict(&server.url(""), EXPERIMENT, &["--timeout", "500ms"]);
+    let ran = verdict(&server.url(""), EXPERIMENT, args);
     assert_eq!((ran.code, ran.out.as_str()), (Some(1), ""), "{ran:?}");
-    let line = ran
-        .err
-        .strip_prefix(&server.url(""))
-        .unwrap_or_else(|| panic!("{ran:?}"));
-    let line = line.strip_prefix(": ").unwrap().strip_suffix('\n').unwrap();
-    assert!(!line.contains(char::is_control), "{line:?}");
-    line.to_owned()
+    (ran.err, server.url(""))
 }
 
 fn reasons(json: &Value) -> Vec<&str> {
@@ -349,12 +358,20 @@ fn what_is_wrong_with_an_answer_is_said_with_what_was_asked() {
         partial,
         "seconds to an answer: answers with a warning: a store is away"
     );
-    let silent = told("seconds_bucket", || Reply::Silence);
-    assert_eq!(silent, "the latency histogram: no answer within 500ms");
     let cut = told("assignments", || {
         Reply::Ends("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")
     });
     assert!(cut.starts_with("new users: "), "{cut}");
+}
+
+#[test]
+fn whoever_waits_is_told_what_for_and_not_for_ever() {
+    let silence = || Reply::Silence;
+    let (lines, url) = lines("seconds_bucket", silence, &["--timeout", "2500ms"]);
+    let histogram = "the latency histogram";
+    let expected =
+        format!("waiting for {url}: {histogram} …\n{url}: {histogram}: no answer within 2.5s\n");
+    assert_eq!(lines, expected);
 }
 
 #[test]

@@ -327,6 +327,17 @@ fn the_verdict_is_that_of_another_computation() {
     let begin = "verdict     not enough data, 128 more users\n";
     assert!(ran.out.starts_with(begin), "{}", ran.out);
 
+    let ran = prometheus.verdict(&experiment, FULFILLED + 90, &[]);
+    let readme = Path::new(env!("CARGO_MANIFEST_DIR")).join("../README.md");
+    let readme = fs::read_to_string(readme).unwrap();
+    for line in ran.out.lines() {
+        let quoted = format!("\n    {line}");
+        assert!(
+            readme.contains(quoted.trim_end()),
+            "README: {line}\n{}",
+            ran.out
+        );
+    }
     let (json, code) = prometheus.json(&experiment, FULFILLED + 90);
     assert_eq!((&json["verdict"], code), (&"accept".into(), Some(0)));
     assert_eq!(json["judged_at"], "2026-01-05T12:00:00Z");

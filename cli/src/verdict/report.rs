@@ -97,8 +97,16 @@ fn certain(figure: &Figure) -> String {
         (None, _) => "not known".to_owned(),
     };
     match figure.p {
-        Some(p) => format!("{interval}, p {p:.3}"),
+        Some(p) => format!("{interval}, {}", chance(p)),
         None => interval,
+    }
+}
+
+/// A p-value.
+fn chance(p: f64) -> String {
+    match p < 0.001 {
+        true => "p < 0.001".to_owned(),
+        false => format!("p {p:.3}"),
     }
 }
 
