@@ -388,6 +388,11 @@ fn numbers_and_labels_that_cannot_be_are_faults() {
             "{fault}"
         );
     }
+    let late = told("overrides", || {
+        good(&json!([{ "metric": {}, "value": [1e18, "-1"] }]))
+    });
+    let expected = "corrections: the answer is not one of Prometheus: it has no series";
+    assert_eq!(late, expected);
     let other = told(
         "overrides",
         row(json!({ "version": "canary", "bucket": "77" }), "1"),

@@ -19,6 +19,8 @@ const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
 const SHOWN: usize = 300;
 /// Who waits longer than this wants to know what for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// The end of the year 9999: later times cannot be written as in RFC 3339.
+const LATEST: f64 = 253_402_300_799.0;
 
 /// Where Prometheus is. Displayed without user and password.
 #[derive(Clone, PartialEq, Eq)]
@@ -215,8 +217,11 @@ fn row(row: &Value) -> Option<Row> {
     let labels = row.get("metric")?.as_object()?.iter();
     let labels = labels.map(|(name, value)| Some((name.clone(), value.as_str()?.to_owned())));
     let point = |point: &Value| {
-        let time = point.get(0)?.as_f64().filter(|time| *time >= 0.0)?;
-        Some((time.round() as u64, point.get(1)?.as_str()?.parse().ok()?))
+        let time = point.get(0)?.as_f64().map(f64::round)?;
+        let value = point.get(1)?.as_str()?.parse().ok()?;
+        (0.0..=LATEST)
+            .contains(&time)
+            .then_some((time as u64, value))
     };
     let points = match row.get("values") {
         Some(values) => values
