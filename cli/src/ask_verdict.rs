@@ -68,8 +68,13 @@ enum Output {
 
 impl AskVerdict {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+        let (clock, at) = (now(), self.at);
+        if let Some(at) = at.filter(|at| at.0 > clock.0) {
+            let message = format!("--at {at}: allowed is a time up to now, {clock}");
+            return Err(Failure::Usage(message));
+        }
+        let now = at.unwrap_or(clock);
         let experiment = Experiment::load(&self.experiment)?;
-        let now = self.at.unwrap_or_else(now);
         if now.0 < experiment.start.0 {
             let start = experiment.start;
             return Err(Failure::Input(format!(

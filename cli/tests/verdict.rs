@@ -596,6 +596,16 @@ fn wrong_usage_is_2_and_says_what_is_allowed() {
             "allowed is http://[USER:PASSWORD@]HOST",
         ),
         (
+            &[
+                "verdict",
+                "--prometheus",
+                "http://a",
+                "--at",
+                "9999-01-01T00:00:00Z",
+            ],
+            "allowed is a time up to now",
+        ),
+        (
             &["verdict", "--prometheus", "http://a", "--at", "now"],
             "allowed is a time in UTC",
         ),
