@@ -20,7 +20,6 @@ const OTHERS: [&str; 5] = [
     "http://app-frontend.k8s.local:80x",
     "null",
 ];
-const VERSIONS: [&str; 2] = ["stable", "canary"];
 
 fn send(app: &Sentiment, request: &Request) -> Response {
     http::send(&app.gateway(), request).expect("a response")

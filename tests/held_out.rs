@@ -4,7 +4,7 @@
 use std::fs;
 
 use harness::http::{Client, Request};
-use harness::{build, promise};
+use harness::{build, promise, sentiment};
 use promises::{Sentiment, SmsChecker};
 use serde_json::{Value, json};
 use text::{Class, Task};
@@ -73,7 +73,7 @@ fn reviews_that_no_model_has_seen_are_classified_as_its_card_says() {
     };
     let app = Sentiment::start(|_| ());
     let question = Question {
-        host: Sentiment::API,
+        host: sentiment::API,
         path: "/predict-sentiment-review",
         field: "review",
         answer: "prediction",

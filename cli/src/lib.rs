@@ -1,4 +1,5 @@
-//! Reads policies from files: plain ones, and those inside WasmPlugin manifests.
+//! Reads policies from files: plain ones, and those inside WasmPlugin manifests. And judges
+//! experiments ([`verdict`]).
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -12,6 +13,7 @@ mod describe;
 mod plugin_file;
 mod read;
 pub mod template;
+pub mod verdict;
 mod wasm_plugin;
 
 pub use describe::limit_of;

@@ -1,28 +1,33 @@
-//! `lanekeeper`: checks policies, says what they decide, with the core that the filter runs, and sends
-//! traffic to see what users get.
+//! `lanekeeper`: checks policies, says what they decide, with the core that the filter runs, sends
+//! traffic to see what users get, and judges experiments.
 
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::error::ErrorKind;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use lanekeeper_cli::verdict::Experiment;
 use lanekeeper_policy::Policy;
 
+mod ask_verdict;
 mod assign;
 #[cfg(unix)]
 mod envoy;
 mod lint;
 mod plugin;
 mod ready;
+mod sample_size;
 #[cfg(unix)]
 mod traffic;
 
-/// Checks Lanekeeper policies and says what they decide, with the same core as the filter; and sends
-/// traffic, to see what users get.
+/// Checks Lanekeeper policies and says what they decide, with the same core as the filter; sends
+/// traffic, to see what users get; and judges experiments by what Prometheus counted.
 #[derive(Debug, Parser)]
 #[command(name = "lanekeeper", version, arg_required_else_help = true)]
 #[command(after_help = "\
-Exit codes: 0 done; 1 a file cannot be read or holds a faulty policy, or requests failed; 2 wrong usage.")]
+Exit codes: 0 done; 1 a file cannot be read or holds a faulty policy, or requests failed; 2 wrong usage.
+verdict has more of them.")]
 struct Cli {
     #[command(subcommand)]
     command: Command,
@@ -31,13 +36,17 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Lint(lint::Lint),
-    /// Print the JSON Schema of a policy, for editors.
+    /// Print the JSON Schema of a policy, or of an experiment, for editors.
     #[command(after_help = "\
 Example:
   lanekeeper schema > policy.schema.json
 and as the first line of a policy, for the YAML language server:
   # yaml-language-server: $schema=policy.schema.json")]
-    Schema,
+    Schema {
+        /// Of what
+        #[arg(value_enum, value_name = "DOCUMENT", default_value_t = Document::Policy)]
+        of: Document,
+    },
     Assign(assign::Assign),
     Plugin(plugin::Plugin),
     #[cfg(unix)]
@@ -45,6 +54,17 @@ and as the first line of a policy, for the YAML language server:
     Ready(ready::Ready),
     #[cfg(unix)]
     Traffic(traffic::Traffic),
+    #[command(name = "verdict")]
+    AskVerdict(ask_verdict::AskVerdict),
+    SampleSize(sample_size::SampleSize),
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Document {
+    /// What the filter does
+    Policy,
+    /// What `lanekeeper verdict` judges
+    Experiment,
 }
 
 fn main() -> ExitCode {
@@ -52,7 +72,7 @@ fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let (name, done) = match cli.command {
         Command::Lint(lint) => ("lint", lint.run(&mut out)),
-        Command::Schema => ("schema", schema(&mut out)),
+        Command::Schema { of } => ("schema", schema(of, &mut out)),
         Command::Assign(assign) => ("assign", assign.run(&mut out)),
         Command::Plugin(plugin) => ("plugin", plugin.run(&mut out)),
         #[cfg(unix)]
@@ -60,6 +80,8 @@ fn main() -> ExitCode {
         Command::Ready(ready) => ("ready", ready.run()),
         #[cfg(unix)]
         Command::Traffic(traffic) => ("traffic", traffic.run(&mut out)),
+        Command::AskVerdict(ask) => ("verdict", ask.run(&mut out)),
+        Command::SampleSize(sample_size) => ("sample-size", sample_size.run(&mut out)),
     };
     match done.and_then(|code| out.flush().map(|()| code).map_err(Failure::from)) {
         Ok(code) => code,
@@ -115,7 +137,18 @@ impl From<lanekeeper_cli::LoadError> for Failure {
     }
 }
 
-fn schema(out: &mut dyn Write) -> Result<ExitCode, Failure> {
-    writeln!(out, "{:#}", Policy::schema())?;
+fn schema(of: Document, out: &mut dyn Write) -> Result<ExitCode, Failure> {
+    let schema = match of {
+        Document::Policy => Policy::schema(),
+        Document::Experiment => Experiment::schema(),
+    };
+    writeln!(out, "{schema:#}")?;
     Ok(ExitCode::SUCCESS)
+}
+
+fn above_zero(text: &str) -> Result<Duration, String> {
+    match humantime::parse_duration(text) {
+        Ok(time) if !time.is_zero() => Ok(time),
+        _ => Err("allowed is a time above zero, such as 500ms or 30s".to_owned()),
+    }
 }

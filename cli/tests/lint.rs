@@ -377,7 +377,7 @@ fn usage_errors_end_with_2() {
 
 #[test]
 fn help_has_examples() {
-    for command in ["lint", "schema", "assign"] {
+    for command in ["lint", "schema", "assign", "verdict", "sample-size"] {
         let ran = lanekeeper(files(&[]).path(), &[command, "--help"], "");
         assert_eq!(ran.code, Some(0));
         assert!(

@@ -4,131 +4,24 @@
 mod run;
 
 use std::collections::BTreeSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::io::{BufRead, BufReader, Read};
+use std::net::TcpListener;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
 use std::thread;
 use std::time::Duration;
 
+use run::server::{Reply, Server};
 use run::{Ran, files, lanekeeper};
 use serde_json::{Value, json};
 
-/// A request as it came.
-#[derive(Clone, Debug)]
-struct Asked {
-    /// Requests are counted from 0, in the order of their arrival.
-    number: usize,
-    connection: usize,
-    head: String,
-}
-
-impl Asked {
-    fn header(&self, name: &str) -> Option<&str> {
-        let mut fields = self.head.lines().filter_map(|line| line.split_once(": "));
-        let (_, value) = fields.find(|(field, _)| field.eq_ignore_ascii_case(name))?;
-        Some(value)
-    }
-}
-
-enum Reply {
-    /// The head after `HTTP/1.1 `, and the body.
-    Is(String, &'static str),
-    /// Bytes, and the end of the connection.
-    Ends(&'static str),
-    /// Nothing, for ever.
-    Silence,
-}
-
 /// 200, by this version.
 fn by(version: &str) -> Reply {
-    Reply::Is(format!("200 OK\r\nx-served-by: api;v={version}"), "hello")
-}
-
-struct Server {
-    address: SocketAddr,
-    asked: Arc<Mutex<Vec<Asked>>>,
-}
-
-impl Server {
-    fn start(reply: impl Fn(&Asked) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let address = listener.local_addr().unwrap();
-        let asked = Arc::new(Mutex::new(Vec::new()));
-        let (reply, log) = (Arc::new(reply), Arc::clone(&asked));
-        thread::spawn(move || {
-            for (connection, stream) in listener.incoming().enumerate() {
-                let (reply, log) = (Arc::clone(&reply), Arc::clone(&log));
-                thread::spawn(move || serve(stream.unwrap(), connection, &*reply, &log));
-            }
-        });
-        Self { address, asked }
-    }
-
-    fn url(&self) -> String {
-        format!("http://{}/version", self.address)
-    }
-
-    fn asked(&self) -> Vec<Asked> {
-        self.asked.lock().unwrap().clone()
-    }
-
-    fn connections(&self) -> usize {
-        let asked = self.asked();
-        let connections: BTreeSet<_> = asked.iter().map(|asked| asked.connection).collect();
-        connections.len()
-    }
-}
-
-/// Whatever goes wrong, the client went away.
-fn serve(
-    stream: TcpStream,
-    connection: usize,
-    reply: &dyn Fn(&Asked) -> Reply,
-    log: &Mutex<Vec<Asked>>,
-) -> Option<()> {
-    stream.set_nodelay(true).ok()?;
-    let mut lines = BufReader::new(stream.try_clone().ok()?).lines();
-    let mut stream = stream;
-    loop {
-        let head: Vec<String> = lines
-            .by_ref()
-            .map_while(Result::ok)
-            .take_while(|line| !line.is_empty())
-            .collect();
-        let mut asked = Asked {
-            number: 0,
-            connection,
-            head: head.join("\n"),
-        };
-        if asked.head.is_empty() {
-            return None;
-        }
-        {
-            let mut log = log.lock().unwrap();
-            asked.number = log.len();
-            log.push(asked.clone());
-        }
-        match reply(&asked) {
-            Reply::Is(head, body) => {
-                let length = body.len();
-                write!(
-                    stream,
-                    "HTTP/1.1 {head}\r\ncontent-length: {length}\r\n\r\n{body}"
-                )
-                .ok()?;
-                if head.contains("connection: close") {
-                    return None;
-                }
-            }
-            Reply::Ends(bytes) => {
-                stream.write_all(bytes.as_bytes()).ok()?;
-                return None;
-            }
-            Reply::Silence => thread::park(),
-        }
-    }
+    Reply::Is(
+        format!("200 OK\r\nx-served-by: api;v={version}"),
+        "hello".into(),
+    )
 }
 
 fn traffic(args: &[&str]) -> Ran {
@@ -152,7 +45,7 @@ fn versions(summary: &Value, field: &str) -> Vec<Value> {
 #[test]
 fn a_good_run_is_summed_up_and_ends_with_0() {
     let server = Server::start(|_| by("blue"));
-    let ran = traffic(&[&server.url(), "--requests", "2500"]);
+    let ran = traffic(&[&server.url("/version"), "--requests", "2500"]);
     assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""));
     let thousands = ran.out.lines().filter(|line| line.contains(" 0 failed, "));
     assert_eq!(thousands.count(), 2);
@@ -173,7 +66,7 @@ fn a_good_run_is_summed_up_and_ends_with_0() {
 #[test]
 fn the_summary_is_also_to_be_had_as_json() {
     let server = Server::start(|_| by("blue"));
-    let (summary, code) = summary(&[&server.url(), "--requests", "20"]);
+    let (summary, code) = summary(&[&server.url("/version"), "--requests", "20"]);
     assert_eq!(code, Some(0));
     assert_eq!(summary["requests"], 20);
     assert_eq!(summary["failures"], 0);
@@ -191,20 +84,25 @@ fn the_summary_is_also_to_be_had_as_json() {
 #[test]
 fn every_way_to_fail_is_counted_by_its_reason() {
     let server = Server::start(|asked| match asked.number {
-        0 => Reply::Is("503 Service Unavailable".to_owned(), ""),
-        1 => Reply::Is("429 Too Many Requests".to_owned(), ""),
+        0 => Reply::Is("503 Service Unavailable".to_owned(), "".into()),
+        1 => Reply::Is("429 Too Many Requests".to_owned(), "".into()),
         2 => Reply::Ends(""),
         3 => Reply::Ends("HTTP/1.1 200 OK\r\ncontent-length: 10\r\n\r\nhalf"),
         4 => Reply::Ends("SSH-2.0-OpenSSH_9.2\r\n"),
         5 => Reply::Silence,
         // Neither are these failures.
-        6 => Reply::Is("302 Found\r\nlocation: /".to_owned(), ""),
-        7 => Reply::Is("200 OK\r\nconnection: close".to_owned(), ""),
+        6 => Reply::Is("302 Found\r\nlocation: /".to_owned(), "".into()),
+        7 => Reply::Is("200 OK\r\nconnection: close".to_owned(), "".into()),
         _ => by("blue"),
     });
     let one = ["--concurrency", "1", "--timeout", "300ms"];
-    let (summary, code) =
-        summary(&[&[server.url().as_str(), "--requests", "10"], &one[..]].concat());
+    let (summary, code) = summary(
+        &[
+            &[server.url("/version").as_str(), "--requests", "10"],
+            &one[..],
+        ]
+        .concat(),
+    );
     assert_eq!(code, Some(1));
     assert_eq!(
         (&summary["requests"], &summary["failures"]),
@@ -248,7 +146,7 @@ fn a_server_that_is_down_is_a_failure_and_no_crash() {
 fn a_change_of_version_is_told_with_its_time() {
     let server = Server::start(|asked| by(if asked.number < 50 { "blue" } else { "green" }));
     let args = [
-        server.url(),
+        server.url("/version"),
         "--concurrency=1".to_owned(),
         "--requests=80".to_owned(),
     ];
@@ -262,7 +160,7 @@ fn a_change_of_version_is_told_with_its_time() {
     assert!(ran.out.contains("\nnewest    green\n"), "{}", ran.out);
 
     let server = Server::start(|asked| by(if asked.number < 50 { "blue" } else { "green" }));
-    let (summary, _) = summary(&[&server.url(), args[1], args[2]]);
+    let (summary, _) = summary(&[&server.url("/version"), args[1], args[2]]);
     assert_eq!(versions(&summary, "version"), ["blue", "green"]);
     assert_eq!(versions(&summary, "answers"), [50, 30]);
     assert_eq!(summary["version_changes"], 1);
@@ -280,7 +178,13 @@ fn versions_that_alternate_do_not_flood() {
             "green"
         })
     });
-    let ran = traffic(&[&server.url(), "--concurrency", "1", "--requests", "500"]);
+    let ran = traffic(&[
+        &server.url("/version"),
+        "--concurrency",
+        "1",
+        "--requests",
+        "500",
+    ]);
     let lines = ran.out.lines().filter(|line| line.contains(" -> "));
     let told = lines.count() - ran.out.matches(" the last at ").count();
     assert_eq!(told, 20, "{}", ran.out);
@@ -295,9 +199,9 @@ fn versions_that_alternate_do_not_flood() {
 #[test]
 fn the_version_is_that_of_all_tiers_or_of_a_field() {
     let newest = |head: &'static str, body: &'static str, more: &[&str]| {
-        let server = Server::start(move |_| Reply::Is(head.to_owned(), body));
+        let server = Server::start(move |_| Reply::Is(head.to_owned(), body.into()));
         let (summary, code) =
-            summary(&[&[server.url().as_str(), "--requests", "2"], more].concat());
+            summary(&[&[server.url("/version").as_str(), "--requests", "2"], more].concat());
         assert_eq!(code, Some(0));
         summary["newest_version"].clone()
     };
@@ -328,7 +232,7 @@ fn the_version_is_that_of_all_tiers_or_of_a_field() {
 #[test]
 fn made_up_versions_are_bounded() {
     let server = Server::start(|asked| by(&format!("v{}", asked.number)));
-    let (summary, _) = summary(&[&server.url(), "--requests", "200"]);
+    let (summary, _) = summary(&[&server.url("/version"), "--requests", "200"]);
     let names = versions(&summary, "version");
     assert_eq!((names.len(), &names[49]), (50, &json!("other")));
     assert_eq!(versions(&summary, "answers")[49], 151);
@@ -336,8 +240,13 @@ fn made_up_versions_are_bounded() {
 
 #[test]
 fn a_connection_for_every_request_if_asked_for() {
-    let server = Server::start(|_| Reply::Is("200 OK\r\nconnection: close".to_owned(), ""));
-    let (summary, code) = summary(&[&server.url(), "--requests", "40", "--new-connections"]);
+    let server = Server::start(|_| Reply::Is("200 OK\r\nconnection: close".to_owned(), "".into()));
+    let (summary, code) = summary(&[
+        &server.url("/version"),
+        "--requests",
+        "40",
+        "--new-connections",
+    ]);
     assert_eq!((code, &summary["failures"]), (Some(0), &json!(0)));
     assert_eq!(server.connections(), 40);
     assert!(
@@ -356,18 +265,18 @@ fn strangers_keep_nothing_and_users_their_cookies() {
             match asked.header("cookie") {
                 None => Reply::Is(
                     format!("200 OK\r\nset-cookie: id={number}; Path=/\r\nset-cookie: old=1"),
-                    "",
+                    "".into(),
                 ),
                 Some(cookie) if cookie.contains("old=1") => {
                     let gone = "200 OK\r\nset-cookie: old=; Max-Age=0";
-                    Reply::Is(gone.to_owned(), "")
+                    Reply::Is(gone.to_owned(), "".into())
                 }
                 Some(_) => by("blue"),
             }
         })
     };
     let strangers = server();
-    traffic(&[&strangers.url(), "--requests", "10"]);
+    traffic(&[&strangers.url("/version"), "--requests", "10"]);
     assert!(
         strangers
             .asked()
@@ -377,7 +286,7 @@ fn strangers_keep_nothing_and_users_their_cookies() {
 
     let users = server();
     let three = ["--users", "3", "--concurrency", "1", "--requests", "15"];
-    let (summary, _) = summary(&[&[users.url().as_str()], &three[..]].concat());
+    let (summary, _) = summary(&[&[users.url("/version").as_str()], &three[..]].concat());
     assert_eq!(versions(&summary, "answers"), [9]);
     let asked = users.asked();
     let new = asked
@@ -460,7 +369,13 @@ fn users_can_be_named_by_a_header_and_each_has_a_version() {
         "--concurrency",
         "1",
     ];
-    let ran = traffic(&[&[server.url().as_str(), "--requests", "80"], &args[..]].concat());
+    let ran = traffic(
+        &[
+            &[server.url("/version").as_str(), "--requests", "80"],
+            &args[..],
+        ]
+        .concat(),
+    );
     let changes: Vec<_> = ran.out.lines().filter(|line| line.contains("->")).collect();
     assert!(
         matches!(changes[..], [line] if line.ends_with(" s  user 1: canary -> stable")),
@@ -503,7 +418,7 @@ fn headers_go_along_and_a_host_can_be_elsewhere() {
     assert_eq!(asked.header("x-experiment"), Some("canary"));
 
     let args = [
-        &server.url(),
+        &server.url("/version"),
         "--header",
         "host: other.example",
         "--requests",
@@ -525,7 +440,7 @@ fn a_rate_is_kept_and_a_slow_server_cannot_hide_behind_it() {
     });
     // Ten times as many as one connection can have answered: the last one is due 900 ms before its turn.
     let args = ["--rate", "100", "--concurrency", "1", "--requests", "10"];
-    let (summary, _) = summary(&[&[server.url().as_str()], &args[..]].concat());
+    let (summary, _) = summary(&[&[server.url("/version").as_str()], &args[..]].concat());
     assert_eq!(summary["newest_version"], "fine");
     let latency = |name: &str| summary["latency_ms"][name].as_f64().unwrap();
     assert!(
@@ -535,7 +450,7 @@ fn a_rate_is_kept_and_a_slow_server_cannot_hide_behind_it() {
 
     // Nineteen pauses of 20 ms.
     let quick = Server::start(|_| by("blue"));
-    let args = [&quick.url(), "--rate", "50", "--requests", "20"];
+    let args = [&quick.url("/version"), "--rate", "50", "--requests", "20"];
     let seconds = self::summary(&args).0["seconds"].as_f64().unwrap();
     assert!(seconds >= 0.38, "{seconds}");
 }
@@ -543,7 +458,7 @@ fn a_rate_is_kept_and_a_slow_server_cannot_hide_behind_it() {
 #[test]
 fn it_ends_when_its_time_is_over() {
     let server = Server::start(|_| by("blue"));
-    let (summary, code) = summary(&[&server.url(), "--duration", "300ms"]);
+    let (summary, code) = summary(&[&server.url("/version"), "--duration", "300ms"]);
     assert_eq!(code, Some(0));
     assert!(summary["seconds"].as_f64().unwrap() >= 0.3, "{summary}");
     assert_eq!(summary["requests"], server.asked().len());
@@ -557,7 +472,7 @@ fn ctrl_c_and_kill_end_it_with_a_summary() {
             false => by("blue"),
         });
         let mut child = Command::new(env!("CARGO_BIN_EXE_lanekeeper"))
-            .args(["traffic", &server.url(), "--timeout", "1h"])
+            .args(["traffic", &server.url("/version"), "--timeout", "1h"])
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -624,11 +539,17 @@ fn wrong_usage_is_2_and_says_what_is_allowed() {
 fn a_run_without_a_request_proves_nothing() {
     let server = Server::start(|_| by("blue"));
     let rate = ["--rate", "0.001", "--requests", "2", "--duration", "300ms"];
-    let (one, code) = summary(&[&[server.url().as_str()], &rate[..]].concat());
+    let (one, code) = summary(&[&[server.url("/version").as_str()], &rate[..]].concat());
     assert_eq!((&one["requests"], code), (&json!(1), Some(0)));
     let silent = Server::start(|_| Reply::Silence);
     let mut child = Command::new(env!("CARGO_BIN_EXE_lanekeeper"))
-        .args(["traffic", &silent.url(), "--duration", "100ms", "--json"])
+        .args([
+            "traffic",
+            &silent.url("/version"),
+            "--duration",
+            "100ms",
+            "--json",
+        ])
         .stdout(Stdio::piped())
         .spawn()
         .unwrap();

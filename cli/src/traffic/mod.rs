@@ -21,7 +21,7 @@ use tokio::sync::watch;
 use tokio::task::{JoinSet, LocalSet};
 use tokio::time::{Instant, interval, sleep, sleep_until};
 
-use crate::Failure;
+use crate::{Failure, above_zero};
 use connection::Connection;
 use report::Report;
 use target::{Header, Resolve, Target, Url};
@@ -326,13 +326,6 @@ impl Worker {
             }
         }
         !*self.stopped.borrow()
-    }
-}
-
-fn above_zero(text: &str) -> Result<Duration, String> {
-    match humantime::parse_duration(text) {
-        Ok(time) if !time.is_zero() => Ok(time),
-        _ => Err("allowed is a time above zero, such as 500ms or 30s".to_owned()),
     }
 }
 

@@ -70,6 +70,13 @@ pub use quota::refusal::Refusal;
 pub use sidecar::{MISMATCH_HEADER, Mismatch, Outbound, SHADOW_HEADER, Sidecar};
 pub use slot::{BUCKETS, SLOTS, slot};
 
+/// How documents are read, those of others too: types that [`object!`] and [`text!`] declare say
+/// every fault at once, and describe themselves as JSON Schema.
+pub mod document {
+    pub use crate::config::fault::{Fault, Faults};
+    pub use crate::config::read::{Fields, ObjectSchema, Read, fields};
+}
+
 /// The request header that names the version; routes select on it.
 pub const VERSION_HEADER: &str = "x-app-version";
 

@@ -31,7 +31,7 @@ pub struct Faults(Vec<Fault>);
 
 impl Faults {
     /// Adds a fault of a value that stands in the document.
-    pub(crate) fn add(&mut self, path: &str, value: &Value, allowed: &str) {
+    pub fn add(&mut self, path: &str, value: &Value, allowed: &str) {
         // Who writes the secret itself instead of its variable's name shall not read it in a log.
         if path.ends_with(".secret") {
             self.add_text(path, "a secret", allowed);
@@ -41,12 +41,12 @@ impl Faults {
     }
 
     /// Adds a fault of a string that stands in the document.
-    pub(crate) fn add_string(&mut self, path: &str, value: &str, allowed: &str) {
+    pub fn add_string(&mut self, path: &str, value: &str, allowed: &str) {
         self.add(path, &Value::from(value), allowed);
     }
 
     /// Adds a fault of a number, or one that is in no single value: `value` says what is found.
-    pub(crate) fn add_text(&mut self, path: &str, value: &str, allowed: &str) {
+    pub fn add_text(&mut self, path: &str, value: &str, allowed: &str) {
         self.0.push(Fault {
             path: path.to_owned(),
             value: value.to_owned(),

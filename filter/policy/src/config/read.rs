@@ -7,8 +7,8 @@ use serde_json::{Value, json};
 
 use super::fault::Faults;
 
-/// A type of the configuration document.
-pub(crate) trait Read: Sized {
+/// A type of a document.
+pub trait Read: Sized {
     /// Reads a value and says every fault in it. A faulty value is replaced by a stand-in, so that
     /// reading goes on and finds the rest; a document with faults is never used.
     fn read(value: &Value, path: &str, faults: &mut Faults) -> Self;
@@ -106,6 +106,7 @@ impl Read for u32 {
 
 /// Declares an object of the document: fields in camelCase, `field: Type` required unless the type
 /// says what an absent one means, `field: Type = default` optional, anything else a fault.
+#[macro_export]
 macro_rules! object {
     (
         $(#[doc = $doc:literal])*
@@ -119,15 +120,15 @@ macro_rules! object {
             $( $(#[doc = $field_doc])* $vis $field: $ty, )*
         }
 
-        impl $crate::config::read::Read for $name {
+        impl $crate::document::Read for $name {
             fn read(
                 value: &serde_json::Value,
                 path: &str,
-                faults: &mut $crate::config::fault::Faults,
+                faults: &mut $crate::document::Faults,
             ) -> Self {
                 const KEYS: &[&str] = &[$(stringify!($field)),*];
-                let Some(fields) = $crate::config::read::fields(value, path, KEYS, faults) else {
-                    return <Self as $crate::config::read::Read>::stand_in();
+                let Some(fields) = $crate::document::fields(value, path, KEYS, faults) else {
+                    return <Self as $crate::document::Read>::stand_in();
                 };
                 Self { $(
                     $field: fields.read::<$ty>(
@@ -139,11 +140,11 @@ macro_rules! object {
             }
 
             fn stand_in() -> Self {
-                Self { $( $field: <$ty as $crate::config::read::Read>::stand_in(), )* }
+                Self { $( $field: <$ty as $crate::document::Read>::stand_in(), )* }
             }
 
             fn schema() -> serde_json::Value {
-                let mut schema = $crate::config::read::ObjectSchema::new(concat!($($doc),*));
+                let mut schema = $crate::document::ObjectSchema::new(concat!($($doc),*));
                 $( schema.field::<$ty>(
                     stringify!($field),
                     concat!($($field_doc),*),
@@ -154,7 +155,7 @@ macro_rules! object {
         }
     };
 }
-pub(crate) use object;
+pub(crate) use crate::object;
 
 /// The word in a value. YAML 1.1, which kubectl reads, makes `false` of an `off` without quotes.
 pub(crate) fn word(value: &Value) -> Option<&str> {
@@ -219,6 +220,7 @@ macro_rules! words {
 pub(crate) use words;
 
 /// Declares a checked string.
+#[macro_export]
 macro_rules! text {
     (
         $(#[doc = $doc:literal])*
@@ -228,11 +230,11 @@ macro_rules! text {
         #[derive(Clone, Debug, PartialEq, Eq)]
         $vis struct $name(pub(crate) String);
 
-        impl $crate::config::read::Read for $name {
+        impl $crate::document::Read for $name {
             fn read(
                 value: &serde_json::Value,
                 path: &str,
-                faults: &mut $crate::config::fault::Faults,
+                faults: &mut $crate::document::Faults,
             ) -> Self {
                 let check: fn(&str) -> bool = $check;
                 match value.as_str() {
@@ -254,16 +256,16 @@ macro_rules! text {
         }
     };
 }
-pub(crate) use text;
+pub(crate) use crate::text;
 
 /// The fields of one object while it is read.
-pub(crate) struct Fields<'a> {
+pub struct Fields<'a> {
     object: &'a serde_json::Map<String, Value>,
     path: &'a str,
 }
 
 /// Checks that `value` is an object and that it has no field but `keys` (in snake_case).
-pub(crate) fn fields<'a>(
+pub fn fields<'a>(
     value: &'a Value,
     path: &'a str,
     keys: &[&str],
@@ -291,7 +293,8 @@ pub(crate) fn fields<'a>(
 }
 
 impl Fields<'_> {
-    pub(crate) fn read<T: Read>(&self, key: &str, default: Option<T>, faults: &mut Faults) -> T {
+    /// Reads a field; an absent one is `default`, or what its type says that it means.
+    pub fn read<T: Read>(&self, key: &str, default: Option<T>, faults: &mut Faults) -> T {
         let (path, value) = self.field(key);
         match value {
             Some(value) => T::read(value, &path, faults),
@@ -315,14 +318,15 @@ fn item_path(path: &str, index: usize) -> String {
 }
 
 /// The JSON Schema of one object while it is put together.
-pub(crate) struct ObjectSchema {
+pub struct ObjectSchema {
     doc: &'static str,
     properties: serde_json::Map<String, Value>,
     required: Vec<String>,
 }
 
 impl ObjectSchema {
-    pub(crate) fn new(doc: &'static str) -> Self {
+    /// The schema of an object without fields.
+    pub fn new(doc: &'static str) -> Self {
         Self {
             doc,
             properties: serde_json::Map::new(),
@@ -330,7 +334,8 @@ impl ObjectSchema {
         }
     }
 
-    pub(crate) fn field<T: Read>(&mut self, key: &str, doc: &str, has_default: bool) {
+    /// Adds a field, by its name in Rust.
+    pub fn field<T: Read>(&mut self, key: &str, doc: &str, has_default: bool) {
         let key = camel(key);
         let mut schema = T::schema();
         if let Some(schema) = schema.as_object_mut() {
@@ -348,7 +353,8 @@ impl ObjectSchema {
         self.properties.insert(key, schema);
     }
 
-    pub(crate) fn finish(self) -> Value {
+    /// The schema.
+    pub fn finish(self) -> Value {
         json!({
             "type": "object",
             "description": self.doc.trim(),

@@ -1,0 +1,341 @@
+//! The verdict: what the figures mean by the rules of the experiment.
+
+use super::always_valid;
+use super::experiment::Experiment;
+use super::jackknife::LogRatio;
+use super::progress::{Progress, Slots};
+use super::sample_ratio;
+use super::sums::{BUCKETS, Outcome, Sums};
+
+/// How likely a treatment without any rise of the correction rate may be accepted at most.
+pub(super) const SIGNIFICANCE: f64 = 0.05;
+/// The confidence of intervals: of those whose lower end is above zero, the rise is significant.
+pub(super) const CONFIDENCE: f64 = 0.9;
+/// How likely a latency that rises no more than allowed is taken for one that does, at any time; for
+/// mean and p95 together.
+pub(super) const FALSE_ALARM: f64 = 0.05;
+/// A split of users that is less likely than this, did not come by chance. The customary level
+/// (Fabijan et al. 2019).
+pub(super) const MISMATCH: f64 = 0.001;
+/// With data of fewer buckets nothing is said about certainty.
+pub(super) const FEWEST_BUCKETS: usize = 8;
+/// With fewer answers in a version no guardrail is asked: a p95 needs some answers above it.
+pub(super) const FEWEST_ANSWERS: f64 = 400.0;
+
+/// What is to be done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// The treatment is as good as it had to be.
+    Accept,
+    /// It is not, or a guardrail is breached.
+    RollBack,
+    /// Users are missing.
+    NotEnoughData,
+    /// The experiment cannot be judged, neither now nor later.
+    Invalid,
+}
+
+/// A verdict and what it rests on.
+#[derive(Clone, Debug)]
+pub struct Judgement {
+    /// What is to be done.
+    pub verdict: Verdict,
+    /// Why it is not accepted; empty while users are missing.
+    pub reasons: Vec<String>,
+    /// How many users the plan still waits for.
+    pub missing: u64,
+    /// How likely the split of the users is by chance.
+    pub sample_ratio: Option<f64>,
+    /// How many buckets have data of both versions.
+    pub buckets: usize,
+    /// The figures that count at this moment: while users are missing, the guardrails alone.
+    pub figures: Vec<Figure>,
+}
+
+/// A figure of both versions.
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Which one.
+    pub of: Of,
+    /// In control and treatment; not every figure is always known.
+    pub values: [Option<f64>; 2],
+    /// By which fraction of the control's the treatment's is larger.
+    pub rise: Option<f64>,
+    /// The lower bound of the rise: of the interval, or while users are missing the one that holds at
+    /// any time.
+    pub low: Option<f64>,
+    /// The upper bound of the interval; `None` while users are missing.
+    pub high: Option<f64>,
+    /// How likely such a rise is by chance.
+    pub p: Option<f64>,
+    /// Why it speaks against the treatment; empty if it does not.
+    pub against: Vec<String>,
+}
+
+/// What is compared.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Of {
+    /// Corrections for each prediction.
+    CorrectionRate,
+    /// Mean latency, in seconds.
+    MeanLatency,
+    /// The 95th percentile of latency, in seconds.
+    P95Latency,
+}
+
+/// Judges an experiment by what was counted until the moment of `progress`.
+pub fn judge(experiment: &Experiment, progress: &Progress, outcome: &Outcome) -> Judgement {
+    let buckets = outcome.complete();
+    let mut judgement = Judgement {
+        verdict: Verdict::Invalid,
+        reasons: Vec::new(),
+        missing: progress.missing(experiment),
+        sample_ratio: None,
+        buckets,
+        figures: Vec::new(),
+    };
+    match fair(experiment, progress) {
+        Ok(p) => judgement.sample_ratio = p,
+        Err((p, reason)) => {
+            judgement.sample_ratio = p;
+            judgement.reasons = vec![reason];
+            return judgement;
+        }
+    }
+    if progress.fulfilled && buckets < FEWEST_BUCKETS {
+        judgement.reasons = vec![format!(
+            "only {buckets} of {BUCKETS} buckets have predictions and answers of both versions, \
+             {FEWEST_BUCKETS} are needed: is the service scraped, does it get x-rollout-bucket, are \
+             names and matchers of its metrics right?"
+        )];
+        return judgement;
+    }
+    let mut figures = Vec::new();
+    if progress.fulfilled {
+        figures.push(corrections(experiment, outcome));
+    }
+    let latencies = [Of::MeanLatency, Of::P95Latency];
+    figures.extend(latencies.map(|of| match progress.fulfilled {
+        true => latency(experiment, outcome, of),
+        false => guardrail(experiment, outcome, of),
+    }));
+    let against = figures.iter().flat_map(|figure| figure.against.clone());
+    judgement.reasons = against.collect();
+    judgement.figures = figures;
+    judgement.verdict = match (judgement.reasons.is_empty(), progress.fulfilled) {
+        (false, _) => Verdict::RollBack,
+        (true, true) => Verdict::Accept,
+        (true, false) => Verdict::NotEnoughData,
+    };
+    judgement
+}
+
+/// Whether users were dealt out as the slots say, all the time: how likely their split is by
+/// chance, or why the experiment is invalid.
+fn fair(
+    experiment: &Experiment,
+    progress: &Progress,
+) -> Result<Option<f64>, (Option<f64>, String)> {
+    let slots_metric = &experiment.metrics.slots.0;
+    let rollout = experiment.rollout.as_str();
+    let slots = match progress.slots {
+        Slots::Steady(slots) => slots,
+        Slots::Moved(time) => {
+            let reason = format!(
+                "the weights moved, for the last time by {time}: users before and after are not dealt \
+                 out alike. Declare the experiment anew, with a start at {time} or later"
+            );
+            return Err((None, reason));
+        }
+        Slots::Late(time) => {
+            let reason = format!(
+                "Prometheus knows {slots_metric} of rollout {rollout} only since {time}: the filter did \
+                 not run before, or Prometheus does not keep data for so long. Declare the experiment \
+                 anew, with a start at {time} or later"
+            );
+            return Err((None, reason));
+        }
+        Slots::Unknown => {
+            let [control, treatment] = experiment.versions();
+            let reason = format!(
+                "Prometheus has no {slots_metric} of rollout {rollout} for both {control} and \
+                 {treatment}: is the gateway scraped, are these the names of the policy, are names and \
+                 matchers of its metrics right?"
+            );
+            return Err((None, reason));
+        }
+    };
+    for (slots, version) in slots.iter().zip(experiment.versions()) {
+        if *slots <= 0.0 {
+            let reason = format!("{version} gets no newcomers: it has no slots");
+            return Err((None, reason));
+        }
+    }
+    let p = sample_ratio::p_value(progress.users, slots);
+    match p {
+        Some(p) if p < MISMATCH => {
+            let all: f64 = progress.users.iter().sum();
+            let [share, expected] = [
+                progress.users[1] / all,
+                slots[1] / slots.iter().sum::<f64>(),
+            ];
+            let reason = format!(
+                "sample-ratio mismatch: {:.2} % of the new users got {}, {:.2} % should have (p {p:.1e}, \
+                 below {MISMATCH}). Who is missing would bias every figure: find out why before the \
+                 experiment is declared anew",
+                100.0 * share,
+                experiment.treatment.as_str(),
+                100.0 * expected,
+            );
+            Err((Some(p), reason))
+        }
+        p => Ok(p),
+    }
+}
+
+fn corrections(experiment: &Experiment, outcome: &Outcome) -> Figure {
+    let (mut figure, ratio) = Figure::new(experiment, outcome, Of::CorrectionRate);
+    figure.p = ratio.map(|ratio| ratio.p_value());
+    let least = experiment.minimal_rise.fraction();
+    let name = figure.of.name();
+    if let Some(rise) = figure.rise {
+        if rise < least {
+            let [rise, least] = [percent(rise), percent(least)];
+            let against = format!("{name}: {rise}, {least} or more is asked for");
+            figure.against.push(against);
+        }
+        match figure.p {
+            Some(p) if p < SIGNIFICANCE => {}
+            Some(p) => figure.against.push(format!(
+                "{name}: its rise may be chance (p {p:.3}, below {SIGNIFICANCE} is asked for)"
+            )),
+            None => figure.against.push(format!(
+                "{name}: its rise may be chance: in one of the versions all corrections, if any, \
+                 come from one bucket"
+            )),
+        }
+    }
+    figure.add_interval(ratio);
+    figure
+}
+
+fn latency(experiment: &Experiment, outcome: &Outcome, of: Of) -> Figure {
+    let (mut figure, ratio) = Figure::new(experiment, outcome, of);
+    let most = experiment.maximal_latency_rise.fraction();
+    if let Some(rise) = figure.rise.filter(|rise| *rise >= most) {
+        let [rise, most] = [percent(rise), percent(most)];
+        let against = format!("{}: {rise}, less than {most} is asked for", of.name());
+        figure.against.push(against);
+    }
+    figure.add_interval(ratio);
+    figure
+}
+
+/// While users are missing: only what is certain, however often one looks, counts against the
+/// treatment.
+fn guardrail(experiment: &Experiment, outcome: &Outcome, of: Of) -> Figure {
+    let (mut figure, ratio) = Figure::new(experiment, outcome, of);
+    // Whatever is not known yet may be known later.
+    figure.against.clear();
+    let answers = outcome.total().map(|sums| sums.answered());
+    let enough = outcome.complete() >= FEWEST_BUCKETS
+        && answers.iter().all(|answers| *answers >= FEWEST_ANSWERS);
+    let low = ratio.filter(|_| enough).map(|ratio| {
+        let bound = always_valid::lower_bound(&ratio, FALSE_ALARM / 2.0);
+        bound.exp_m1()
+    });
+    figure.low = low;
+    let most = experiment.maximal_latency_rise.fraction();
+    if let Some(low) = low.filter(|low| *low > most) {
+        let [low, most] = [percent(low), percent(most)];
+        let against = format!(
+            "{}: {low} at least, less than {most} is asked for, and more users would not change that",
+            of.name()
+        );
+        figure.against.push(against);
+    }
+    figure
+}
+
+impl Of {
+    /// What people call it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CorrectionRate => "correction rate",
+            Self::MeanLatency => "mean latency",
+            Self::P95Latency => "p95 latency",
+        }
+    }
+
+    fn figure(self, sums: &Sums, borders: &[f64]) -> Option<f64> {
+        match self {
+            Self::CorrectionRate => sums.correction_rate(),
+            Self::MeanLatency => sums.mean(),
+            Self::P95Latency => sums.quantile(0.95, borders),
+        }
+    }
+}
+
+impl Figure {
+    /// The figure in both versions, with what speaks against the treatment if it is not known.
+    fn new(experiment: &Experiment, outcome: &Outcome, of: Of) -> (Self, Option<LogRatio>) {
+        let figure = |sums: &Sums| of.figure(sums, &outcome.borders);
+        let values = outcome.total().each_ref().map(&figure);
+        let mut against = Vec::new();
+        let rise = match values {
+            [Some(control), Some(treatment)] if control > 0.0 => Some(rise(control, treatment)),
+            _ => {
+                against.push(unknown(experiment, outcome, of, values));
+                None
+            }
+        };
+        let figure_of = Self {
+            of,
+            values,
+            rise,
+            low: None,
+            high: None,
+            p: None,
+            against,
+        };
+        (figure_of, LogRatio::of(outcome, figure))
+    }
+
+    fn add_interval(&mut self, ratio: Option<LogRatio>) {
+        if let Some(ratio) = ratio {
+            let [low, high] = ratio.interval(CONFIDENCE).map(f64::exp_m1);
+            (self.low, self.high) = (Some(low), Some(high));
+        }
+    }
+}
+
+/// Why a rise is not known.
+fn unknown(experiment: &Experiment, outcome: &Outcome, of: Of, values: [Option<f64>; 2]) -> String {
+    let mut versions = experiment.versions().into_iter().zip(values);
+    let name = of.name();
+    let last_border = outcome
+        .borders
+        .iter()
+        .rev()
+        .find(|border| border.is_finite());
+    match (versions.find(|(_, value)| value.is_none()), last_border) {
+        (Some((version, _)), Some(border)) if of == Of::P95Latency => format!(
+            "{name}: not known of {version}: it is above the last border of the histogram, {border} s"
+        ),
+        (Some((version, _)), _) => format!("{name}: not known of {version}"),
+        (None, _) => format!(
+            "{name}: zero in {}: no rise can be told",
+            experiment.control.as_str()
+        ),
+    }
+}
+
+/// By which fraction the treatment is larger, without what division loses: 0.22 is 10 % more than 0.2.
+fn rise(control: f64, treatment: f64) -> f64 {
+    ((treatment / control - 1.0) * 1e9).round() / 1e9
+}
+
+/// `+12.3 %`
+pub(super) fn percent(fraction: f64) -> String {
+    format!("{:+.1} %", 100.0 * fraction)
+}

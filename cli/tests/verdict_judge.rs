@@ -1,0 +1,238 @@
+//! What holds of every verdict, whatever was counted.
+
+use lanekeeper_cli::verdict::{
+    Counts, Experiment, Outcome, Progress, Series, Slots, Sums, Time, Verdict, judge,
+};
+use proptest::prelude::*;
+use serde_json::json;
+
+const START: u64 = 1_767_571_200;
+const STEP: u64 = 300;
+
+fn experiment(users: u32) -> Experiment {
+    let document = json!({
+        "rollout": "sentiment",
+        "control": "stable",
+        "treatment": "canary",
+        "start": "2026-01-05T00:00:00Z",
+        "users": users,
+    });
+    Experiment::compile(&document).unwrap()
+}
+
+fn series(version: &str, values: &[f64]) -> Series {
+    let times = (0..).map(|step| START + step * STEP);
+    Series {
+        version: version.to_owned(),
+        points: times.zip(values.iter().copied()).collect(),
+    }
+}
+
+fn slots(values: [&[f64]; 2]) -> Vec<Series> {
+    vec![series("stable", values[0]), series("canary", values[1])]
+}
+
+/// How far an experiment of 100 users is after so many steps.
+fn after(steps: u64, counts: &Counts) -> Progress {
+    Progress::new(&experiment(100), counts, Time(START + steps * STEP))
+}
+
+#[test]
+fn users_are_counted_from_the_start_on_over_restarts_and_new_gateways() {
+    let mut late = series("canary", &[0.0, 0.0, 0.0, 4.0, 9.0]);
+    late.points.drain(..3);
+    let counts = Counts {
+        // 1,000 came before; the gateway begins anew after the second step.
+        assignments: vec![series("stable", &[1000.0, 1010.0, 1030.0, 5.0, 25.0]), late],
+        slots: Vec::new(),
+    };
+    let users = |steps| after(steps, &counts).users;
+    assert_eq!(users(0), [0.0, 0.0]);
+    assert_eq!(users(1), [10.0, 0.0]);
+    assert_eq!(users(2), [30.0, 0.0]);
+    assert_eq!(users(3), [35.0, 4.0]);
+    assert_eq!(users(4), [55.0, 9.0]);
+    assert_eq!(after(4, &counts).missing(&experiment(100)), 36);
+}
+
+#[test]
+fn the_moment_of_the_verdict_is_the_first_with_all_users() {
+    let counts = Counts {
+        assignments: slots([
+            &[0.0, 60.0, 89.0, 95.0, 900.0],
+            &[0.0, 5.0, 10.0, 10.0, 90.0],
+        ]),
+        slots: Vec::new(),
+    };
+    assert!(!after(2, &counts).fulfilled);
+    for steps in 3..10 {
+        let progress = after(steps, &counts);
+        assert!(progress.fulfilled);
+        assert_eq!(
+            (progress.at, progress.users),
+            (Time(START + 3 * STEP), [95.0, 10.0])
+        );
+    }
+}
+
+#[test]
+fn weights_that_move_before_the_verdict_are_noticed_and_later_ones_are_not() {
+    let users = slots([&[0.0, 0.0, 200.0], &[0.0, 0.0, 20.0]]);
+    let told = |control: &[f64], treatment: &[f64]| {
+        let counts = Counts {
+            assignments: users.clone(),
+            slots: slots([control, treatment]),
+        };
+        after(9, &counts).slots
+    };
+    let [nine, eight] = [9000.0, 8000.0];
+    let steady = Slots::Steady([nine, 1000.0]);
+    assert_eq!(told(&[nine; 3], &[1000.0; 3]), steady);
+    assert_eq!(
+        told(
+            &[nine, nine, nine, eight],
+            &[1000.0, 1000.0, 1000.0, 2000.0]
+        ),
+        steady
+    );
+    let moved = Slots::Moved(Time(START + 2 * STEP));
+    assert_eq!(told(&[nine, eight, nine], &[1000.0; 3]), moved);
+    assert_eq!(told(&[nine; 3], &[]), Slots::Unknown);
+
+    let mut late = slots([&[nine; 20], &[1000.0; 20]]);
+    for series in &mut late {
+        series.points.drain(..15);
+    }
+    let counts = Counts {
+        assignments: Vec::new(),
+        slots: late,
+    };
+    assert_eq!(
+        after(19, &counts).slots,
+        Slots::Late(Time(START + 15 * STEP))
+    );
+}
+
+#[test]
+fn a_quantile_is_interpolated_within_its_borders() {
+    let sums = Sums {
+        answers: vec![10.0, 90.0, 100.0],
+        ..Sums::default()
+    };
+    let borders = [0.1, 0.3, f64::INFINITY];
+    for (share, seconds) in [
+        (0.05, Some(0.05)),
+        (0.5, Some(0.2)),
+        (0.9, Some(0.3)),
+        (0.95, None),
+    ] {
+        match (sums.quantile(share, &borders), seconds) {
+            (Some(found), Some(seconds)) => assert!((found - seconds).abs() < 1e-12, "{found}"),
+            (found, seconds) => assert_eq!(found, seconds),
+        }
+    }
+    assert_eq!(Sums::default().quantile(0.5, &[]), None);
+}
+
+/// Counts of all sizes, and none often enough.
+fn count() -> impl Strategy<Value = f64> {
+    prop_oneof![Just(0.0), Just(1.0), 0.0..10.0, 0.0..1e6, Just(1e300)]
+}
+
+fn sums() -> impl Strategy<Value = Sums> {
+    let answers = proptest::collection::vec(count(), 0..6);
+    (count(), count(), count(), answers).prop_map(
+        |(predictions, corrections, seconds, mut answers)| {
+            // Up to each border there are as many as up to the one before, or more.
+            answers.sort_by(f64::total_cmp);
+            Sums {
+                predictions,
+                corrections,
+                seconds,
+                answers,
+            }
+        },
+    )
+}
+
+fn anything() -> impl Strategy<Value = Vec<[Sums; 2]>> {
+    proptest::collection::vec([sums(), sums()], 0..33)
+}
+
+/// What an experiment may look like, good or bad.
+fn plausible() -> impl Strategy<Value = Vec<[Sums; 2]>> {
+    let noise = proptest::collection::vec([0.9..1.1, 0.9..1.1], 8..33);
+    (noise, 0.8..1.6, 0.97..1.1).prop_map(|(noise, more, slower): (Vec<[f64; 2]>, f64, f64)| {
+        let bucket = |noise: [f64; 2]| {
+            [(noise[0], 1.0, 1.0), (noise[1], more, slower)].map(|(noise, more, slower)| Sums {
+                predictions: 100.0,
+                corrections: 20.0 * more * noise,
+                seconds: 15.0 * slower * noise.sqrt(),
+                answers: vec![20.0, 70.0, 97.0 / slower, 100.0, 100.0],
+            })
+        };
+        noise.into_iter().map(bucket).collect()
+    })
+}
+
+fn outcome() -> impl Strategy<Value = Outcome> {
+    prop_oneof![anything(), plausible()].prop_map(|buckets| Outcome {
+        borders: vec![0.1, 0.2, 0.4, 0.8, f64::INFINITY],
+        buckets,
+    })
+}
+
+fn progress() -> impl Strategy<Value = Progress> {
+    let slots = prop_oneof![
+        [count(), count()].prop_map(Slots::Steady),
+        Just(Slots::Steady([9000.0, 1000.0])),
+        Just(Slots::Moved(Time(START))),
+        Just(Slots::Late(Time(START))),
+        Just(Slots::Unknown),
+    ];
+    let users = prop_oneof![
+        [count(), count()],
+        (1.0..1000.0).prop_map(|users| [9.0 * users, users])
+    ];
+    (users, any::<bool>(), slots).prop_map(|(users, fulfilled, slots)| Progress {
+        at: Time(START + STEP),
+        users,
+        fulfilled,
+        slots,
+    })
+}
+
+proptest! {
+    #[test]
+    fn every_verdict_has_its_reasons_and_can_be_said(outcome in outcome(), progress in progress()) {
+        let experiment = experiment(1000);
+        let judgement = judge(&experiment, &progress, &outcome);
+        let reasons = !judgement.reasons.is_empty();
+        match judgement.verdict {
+            Verdict::Accept => prop_assert!(progress.fulfilled && !reasons),
+            Verdict::NotEnoughData => prop_assert!(!progress.fulfilled && !reasons),
+            Verdict::RollBack | Verdict::Invalid => prop_assert!(reasons),
+        }
+        let accepted = judgement.verdict == Verdict::Accept;
+        for figure in judgement.figures.iter().filter(|_| accepted) {
+            let rise = figure.rise.unwrap();
+            match figure.p {
+                Some(p) => prop_assert!(rise >= 0.1 && p < 0.05 && figure.low > Some(0.0)),
+                None => prop_assert!(rise < 0.05),
+            }
+        }
+        let mut said = Vec::new();
+        lanekeeper_cli::verdict::text(&mut said, &experiment, &progress, &judgement).unwrap();
+        let json = lanekeeper_cli::verdict::json(&experiment, &progress, &judgement);
+        prop_assert!(said.starts_with(b"verdict ") && json["verdict"].is_string());
+    }
+
+    #[test]
+    fn the_order_of_buckets_does_not_matter(outcome in outcome(), progress in progress()) {
+        let experiment = experiment(1000);
+        let mut turned = outcome.clone();
+        turned.buckets.reverse();
+        let [one, other] = [&outcome, &turned].map(|outcome| judge(&experiment, &progress, outcome));
+        prop_assert_eq!(one.verdict, other.verdict);
+    }
+}
