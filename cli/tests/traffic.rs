@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
-use run::server::{Reply, Server};
+use run::server::{Asked, Reply, Server};
 use run::{Ran, files, lanekeeper};
 use serde_json::{Value, json};
 
@@ -304,10 +304,10 @@ fn strangers_keep_nothing_and_users_their_cookies() {
 
 #[test]
 fn a_cookie_of_every_request_joins_those_that_users_keep() {
-    let server = Server::start(|_| Reply::Is("200 OK\r\nset-cookie: id=1".to_owned(), ""));
+    let server = Server::start(|_| Reply::Is("200 OK\r\nset-cookie: id=1".to_owned(), "".into()));
     let given = ["--header", "Cookie: beta=1", "--header", "cookie: dark=1"];
     let two = ["--users", "2", "--concurrency", "1", "--requests", "4"];
-    traffic(&[&[server.url().as_str()], &given[..], &two[..]].concat());
+    traffic(&[&[server.url("/version").as_str()], &given[..], &two[..]].concat());
     let asked = server.asked();
     let cookies = |asked: &Asked| asked.header("cookie").map(str::to_owned);
     let sent: Vec<_> = asked.iter().filter_map(cookies).collect();
@@ -344,10 +344,10 @@ fn a_cookie_is_kept_until_the_server_takes_it_back() {
                 0 => "",
                 _ => set.as_str(),
             };
-            Reply::Is(format!("200 OK\r\nset-cookie: id=1{attributes}"), "")
+            Reply::Is(format!("200 OK\r\nset-cookie: id=1{attributes}"), "".into())
         });
         let one = ["--users", "1", "--requests", "3"];
-        traffic(&[&[server.url().as_str()], &one[..]].concat());
+        traffic(&[&[server.url("/version").as_str()], &one[..]].concat());
         let last = server.asked().pop().expect("three requests");
         assert_eq!(last.header("cookie").is_some(), kept, "{attributes}");
     }
