@@ -1,11 +1,12 @@
 //! What breaks is told by its alert and by no other, in Prometheus and by mail, until it is mended. When
 //! all is well, every rule and every panel has something to show.
 
+mod live;
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
-use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -14,222 +15,11 @@ use std::time::{Duration, Instant};
 
 use harness::http::{self, Client, Request};
 use harness::monitoring;
-use harness::process::Process;
-use harness::prometheus::{Monitoring, Options, WINDOW};
+use harness::prometheus::{Monitoring, WINDOW};
 use harness::sentiment;
 use lanekeeper_cli::read_document;
-use promises::{Application, Sentiment, SmsChecker, cookies};
-use serde_json::{Value, json};
-
-/// What is told of a system that is well, as long as it is used.
-const BUSY: [&str; 2] = ["ManyRequests", "ManyReviews"];
-
-/// How long an alert may take to come or to go, beside what it looks back at.
-const PATIENCE: Duration = Duration::from_secs(60);
-
-/// Both applications, those who use them, and those who watch them.
-struct System {
-    crowd: Crowd,
-    sms: SmsChecker,
-    sentiment: Sentiment,
-    monitoring: Monitoring,
-    dir: PathBuf,
-}
-
-impl System {
-    fn start() -> Self {
-        let mut sms = SmsChecker::start_with(half);
-        let mut sentiment = Sentiment::start(half);
-        let dir = Process::scratch_dir("alerts").expect("a directory");
-        let options = Options {
-            dir: dir.clone(),
-            ports: [0, 0],
-            hurry: true,
-        };
-        let watched = [sentiment.application(), sms.application()];
-        let watched = watched.map(|application| application.topology().metrics());
-        let monitoring =
-            Monitoring::start(&options, &watched).expect("Prometheus and Alertmanager");
-        Self {
-            crowd: Crowd::start(&sentiment.gateway(), &sms.gateway()),
-            sms,
-            sentiment,
-            monitoring,
-            dir,
-        }
-    }
-
-    fn review(&mut self) -> &mut Application {
-        self.sentiment.application()
-    }
-
-    /// The gateways that Prometheus is to scrape, by their admin APIs.
-    fn scrape_gateways(&mut self, gateways: &[&str]) {
-        let mut review = self.review().topology().metrics();
-        let mut sms = self.sms.application().topology().metrics();
-        review.gateways = gateways.iter().map(|&gateway| gateway.to_owned()).collect();
-        sms.gateways = Vec::new();
-        self.monitoring.scrape(&[review, sms]).expect("a file");
-    }
-
-    /// The alerts in this state, but for those of a busy system.
-    fn alerts(&self, state: &str) -> Vec<Value> {
-        let alerts = self.monitoring.alerts().expect("alerts").into_iter();
-        let is_told = |alert: &Value| alert["state"] == state && !BUSY.contains(&name(alert));
-        alerts.filter(is_told).collect()
-    }
-
-    /// Waits until an alert fires that was pending before, and no other fires; what it says.
-    fn wait_for(&self, expected: &str) -> Value {
-        let mut was_pending = false;
-        let firing = wait(expected, || {
-            was_pending |= self.alerts("pending").iter().any(|a| name(a) == expected);
-            let firing = self.alerts("firing");
-            self.only(expected, &firing);
-            firing.into_iter().next()
-        });
-        assert!(was_pending, "{expected} was not pending before");
-        firing
-    }
-
-    fn wait_for_end(&self, of: &str) {
-        wait(&format!("the end of {of}"), || {
-            let firing = self.alerts("firing");
-            self.only(of, &firing);
-            firing.is_empty().then_some(())
-        });
-    }
-
-    fn only(&self, expected: &str, firing: &[Value]) {
-        let others: Vec<_> = firing.iter().filter(|a| name(a) != expected).collect();
-        assert!(
-            others.is_empty(),
-            "while {expected} is expected: {others:#?}"
-        );
-    }
-}
-
-impl Drop for System {
-    fn drop(&mut self) {
-        if !thread::panicking() {
-            let _ = fs::remove_dir_all(&self.dir);
-        }
-    }
-}
-
-/// Half of the users for either version, so that both soon have enough of them to be judged.
-fn half(policy: &mut Value) {
-    for rollout in policy["rollouts"].as_array_mut().expect("rollouts") {
-        rollout["versions"] = promises::versions(50, 50, "live");
-    }
-}
-
-fn name(alert: &Value) -> &str {
-    alert["labels"]["alertname"].as_str().unwrap_or_default()
-}
-
-/// Waits until there is something.
-fn wait<T>(what: &str, mut look: impl FnMut() -> Option<T>) -> T {
-    let start = Instant::now();
-    loop {
-        if let Some(found) = look() {
-            return found;
-        }
-        let waited = start.elapsed();
-        assert!(waited < WINDOW + PATIENCE, "{what}: not within {waited:?}");
-        thread::sleep(Duration::from_millis(200));
-    }
-}
-
-/// People who come, ask about a review and a message, and say what they think of the answer.
-struct Crowd {
-    is_over: Arc<AtomicBool>,
-    workers: Vec<JoinHandle<()>>,
-}
-
-impl Crowd {
-    fn start(reviews: &str, messages: &str) -> Self {
-        let is_over = Arc::new(AtomicBool::new(false));
-        let workers = (0..4).map(|worker| {
-            let is_over = Arc::clone(&is_over);
-            let (reviews, messages) = (reviews.to_owned(), messages.to_owned());
-            thread::spawn(move || {
-                for visit in (worker..).step_by(4) {
-                    if is_over.load(Ordering::Relaxed) {
-                        break;
-                    }
-                    // What is broken is broken for them, too.
-                    let _ = ask_about_a_review(&reviews, visit);
-                    let _ = http::send(&messages, &message(visit));
-                    thread::sleep(Duration::from_millis(100));
-                }
-            })
-        });
-        Self {
-            workers: workers.collect(),
-            is_over,
-        }
-    }
-
-    fn go(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-        for worker in self.workers.drain(..) {
-            worker.join().expect("no panic");
-        }
-    }
-}
-
-impl Drop for Crowd {
-    fn drop(&mut self) {
-        self.is_over.store(true, Ordering::Relaxed);
-    }
-}
-
-fn ask_about_a_review(gateway: &str, visit: usize) -> anyhow::Result<()> {
-    let mut client = Client::connect(gateway)?;
-    let page = client.send(&Request::get("/").header("host", sentiment::PAGE))?;
-    let served_by = page.headers.get("x-served-by").unwrap_or_default();
-    let version = served_by
-        .rsplit_once("v=")
-        .map_or("", |(_, version)| version);
-    let ask = |path, body: Value| {
-        Request::post(path, body.to_string())
-            .header("host", sentiment::API)
-            .header("content-type", "application/json")
-            .header("cookie", cookies(&page))
-            .header("x-app-version", version)
-    };
-    let review = [
-        "The food was excellent!",
-        "Terrible, the worst service ever",
-    ][visit % 2];
-    let answer = client.send(&ask(
-        "/predict-sentiment-review",
-        json!({ "review": review }),
-    ))?;
-    let answer: Value = serde_json::from_slice(&answer.body)?;
-    let label = &answer["prediction"];
-    let verdict = match (visit % 3, label.as_u64()) {
-        (0, Some(label)) => {
-            json!({ "action": "override", "originalLabel": label, "correctedLabel": 1 - label })
-        }
-        _ => json!({ "action": "confirm", "originalLabel": label }),
-    };
-    client.send(&ask("/reviews/confirm", verdict))?;
-    Ok(())
-}
-
-fn message(visit: usize) -> Request {
-    let sms = [
-        "see you at six",
-        "WINNER! Claim your FREE prize now, text YES to 80001",
-    ][visit % 2];
-    Request::post("/sms", json!({ "sms": sms, "guess": "ham" }).to_string())
-        .header("host", "sms-checker.local")
-        // Few enough for no quota to refuse them, and no other one asks about visitors.
-        .header("x-user", format!("user-{}", visit % 500))
-        .header("content-type", "application/json")
-}
+use live::{BUSY, PATIENCE, System, name, wait};
+use serde_json::Value;
 
 #[test]
 fn when_all_is_well_every_rule_and_panel_has_data_and_nothing_is_told_but_that_it_is_busy() {

@@ -8,14 +8,13 @@ use std::fs::{self, File};
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
+use std::process::{Child, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use harness::debian;
 use run::{Ran, lanekeeper};
 use serde_json::Value;
-
-const HINT: &str = "prometheus and promtool are needed; on Debian: sudo apt-get install --no-install-recommends prometheus";
 
 /// 2026-01-05T00:00:00Z, when all experiments here start.
 const START: u64 = 1_767_571_200;
@@ -67,16 +66,17 @@ impl Prometheus {
         let file = |name: &str| data.path().join(name);
         fs::write(file("series"), series).unwrap();
         fs::write(file("prometheus.yml"), "scrape_configs: []\n").unwrap();
-        let mut promtool = Command::new("promtool");
+        let mut promtool = debian::command("promtool").expect("promtool");
         promtool.args(["tsdb", "create-blocks-from", "openmetrics"]);
         let done = promtool.arg(file("series")).arg(file("data")).output();
-        let done = done.expect(HINT);
+        let done = done.expect("it runs");
         assert!(done.status.success(), "{done:?}");
 
         let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr();
         let port = port.unwrap().port();
         let option = |name: &str, path: &Path| format!("--{name}={}", path.display());
-        let server = Command::new("prometheus")
+        let server = debian::command("prometheus")
+            .expect("prometheus")
             .arg(option("config.file", &file("prometheus.yml")))
             .arg(option("storage.tsdb.path", &file("data")))
             .arg("--storage.tsdb.retention.time=100y")
@@ -85,7 +85,7 @@ impl Prometheus {
             .stdout(Stdio::null())
             .stderr(File::create(file("log")).unwrap())
             .spawn()
-            .expect(HINT);
+            .expect("it runs");
         let mut prometheus = Self {
             port,
             server,

@@ -16,7 +16,7 @@ pub(super) const MATRIX: &str = "envoys";
 pub(super) const STEPS: [Step; 12] = [
     Step {
         name: "setup",
-        about: "the Rust targets, Node.js, pip, Redis, Prometheus and Chromium",
+        about: "the Rust targets, Node.js, pip, Redis and Chromium",
         run: setup,
     },
     Step {
@@ -85,7 +85,6 @@ fn setup() -> Result<Outcome> {
         ("node", &["--version"][..], "nodejs"),
         ("python3", &["-m", "pip", "--version"][..], "python3-pip"),
         ("redis-server", &["--version"][..], "redis-server"),
-        ("prometheus", &["--version"][..], "prometheus"),
         // The browser has the driver's version: Debian makes both from one source.
         ("chromium", &["--version"][..], "chromium"),
         ("chromedriver", &["--version"][..], "chromium-driver"),

@@ -1,0 +1,181 @@
+//! What `lanekeeper verdict` says of a running system is what the counters of its services and its
+//! gateway come to.
+
+mod live;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+use std::thread;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use harness::{build, http, process};
+use live::System;
+use serde_json::{Value, json};
+
+/// Users are counted so often, from the start of an experiment.
+const STEP: u64 = 300;
+/// How long people come.
+const TRAFFIC: u64 = 40;
+
+fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("after 1970").as_secs()
+}
+
+#[test]
+fn the_verdict_is_what_the_counters_come_to() {
+    // Users are counted next when the traffic is over, and all of it was scraped.
+    let counted = now() + TRAFFIC + 15;
+    let mut system = System::start();
+    while now() < counted - 10 {
+        thread::sleep(Duration::from_millis(100));
+    }
+    system.crowd.go();
+    while now() <= counted {
+        thread::sleep(Duration::from_millis(100));
+    }
+
+    let sums = Sums::of(&mut system);
+    let [stable, canary] = ["stable", "canary"].map(|version| &sums.versions[version]);
+    let users = stable.users + canary.users;
+    assert!(users > 200.0, "{users} users");
+    let said = verdict(&system, counted - STEP, users as u64);
+    assert_eq!(
+        said["users"],
+        json!({ "control": stable.users, "treatment": canary.users })
+    );
+    assert_eq!(
+        said["slots"],
+        json!({ "control": 5_000, "treatment": 5_000 })
+    );
+    // Those who came by 32 buckets, in each version.
+    assert_eq!(said["buckets"], 32);
+    let is_about = |place: &str, expected: f64| {
+        let found = said.pointer(place).and_then(Value::as_f64);
+        let found = found.unwrap_or_else(|| panic!("no {place}: {said:#}"));
+        // increase() goes by when a counter was scraped: it knows the counts to a few in a thousand.
+        assert!(
+            (found / expected - 1.0).abs() < 0.02,
+            "{place}: {found}, not {expected}"
+        );
+    };
+    for (role, version) in [("control", stable), ("treatment", canary)] {
+        is_about(
+            &format!("/correction_rate/{role}"),
+            version.corrections / version.predictions,
+        );
+        is_about(
+            &format!("/mean_latency_seconds/{role}"),
+            version.seconds / version.answers,
+        );
+    }
+
+    // As many correct canary as stable: whatever else, it is not accepted. One time in a thousand,
+    // chance deals users out so unevenly that nothing is said.
+    let expected = users / 2.0;
+    let chi_square = 2.0 * (stable.users - expected).powi(2) / expected;
+    let verdict = if chi_square > 10.828 {
+        "invalid"
+    } else {
+        "roll back"
+    };
+    assert_eq!(said["verdict"], verdict, "{said:#}");
+}
+
+/// What `lanekeeper verdict` says of an experiment that began then, with so many users planned.
+fn verdict(system: &System, start: u64, users: u64) -> Value {
+    let start = humantime::format_rfc3339_seconds(UNIX_EPOCH + Duration::from_secs(start));
+    let experiment = system.dir.join("experiment.yaml");
+    let text = json!({
+        "rollout": "sentiment",
+        "control": "stable",
+        "treatment": "canary",
+        "start": start.to_string(),
+        "users": users,
+        "matchers": { "service": r#"namespace="sentiment""# },
+    });
+    fs::write(&experiment, text.to_string()).expect("a file");
+    let output = Command::new(lanekeeper())
+        .args(["verdict", "--output", "json", "--experiment"])
+        .arg(&experiment)
+        .arg("--prometheus")
+        .arg(format!("http://{}", system.monitoring.prometheus()))
+        .output()
+        .expect("it runs");
+    let said = String::from_utf8_lossy(&output.stdout);
+    let error = String::from_utf8_lossy(&output.stderr);
+    serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{error}"))
+}
+
+fn lanekeeper() -> PathBuf {
+    let mut build = build::cargo();
+    build.args(["build", "--quiet", "--locked", "--package=lanekeeper-cli"]);
+    process::run(&mut build, "Building lanekeeper").expect("it builds");
+    build::target_dir().join("debug/lanekeeper")
+}
+
+/// The counters of users in buckets, as the parts themselves show them.
+#[derive(Debug)]
+struct Sums {
+    versions: BTreeMap<&'static str, OfVersion>,
+}
+
+#[derive(Debug, Default)]
+struct OfVersion {
+    users: f64,
+    predictions: f64,
+    corrections: f64,
+    answers: f64,
+    seconds: f64,
+}
+
+impl Sums {
+    fn of(system: &mut System) -> Self {
+        let get = |url: String| http::get(&url).expect("metrics").text();
+        // The experiment's rollout is dealt out by both gateways.
+        let sms = system.sms.application().topology().admin().to_owned();
+        let gateways = [system.review().topology().admin().to_owned(), sms];
+        let gateways = gateways.map(|admin| get(format!("http://{admin}/stats/prometheus")));
+        let apps = system.review().topology().apps();
+        let versions = ["stable", "canary"]
+            .into_iter()
+            .zip(apps)
+            .map(|(version, app)| {
+                let metrics = get(format!("http://{app}/metrics"));
+                let of = |name| in_buckets(&metrics, name);
+                let label = format!(r#"version="{version}""#);
+                let users = gateways.iter().flat_map(|gateway| gateway.lines());
+                let users = users.filter(|line| {
+                    line.starts_with("lanekeeper_assignments_total{")
+                        && line.contains(r#"rollout="sentiment""#)
+                        && line.contains(&label)
+                });
+                let sums = OfVersion {
+                    users: users.map(value).sum(),
+                    predictions: of("review_predictions_total"),
+                    corrections: of("review_overrides_total"),
+                    answers: of("answer_duration_seconds_count"),
+                    seconds: of("answer_duration_seconds_sum"),
+                };
+                (version, sums)
+            });
+        Self {
+            versions: versions.collect(),
+        }
+    }
+}
+
+fn in_buckets(metrics: &str, name: &str) -> f64 {
+    let series = format!("{name}{{");
+    let lines = metrics
+        .lines()
+        .filter(|line| line.starts_with(&series) && !line.contains(r#"bucket="none""#));
+    lines.map(value).sum()
+}
+
+fn value(line: &str) -> f64 {
+    let (_, value) = line.rsplit_once(' ').expect("a value");
+    value.parse().expect("a number")
+}
