@@ -16,12 +16,6 @@ pub(crate) fn is_root() -> Result<bool> {
     Ok(id.trim() == "0")
 }
 
-/// How a person installs Debian packages.
-pub(crate) fn by_hand(packages: &[&str]) -> String {
-    let packages = packages.join(" ");
-    format!("on Debian: sudo apt-get install --no-install-recommends {packages}")
-}
-
 /// Installs Debian packages, where that needs no password; `run` runs a command that it says, by what
 /// it does.
 pub(crate) fn install(

@@ -5,7 +5,7 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::{build, process};
 
@@ -45,11 +45,24 @@ pub fn command(name: &str) -> Result<Command> {
     let (Some(share), "prometheus-alertmanager") = (unpacked, name) else {
         return Ok(Command::new(program));
     };
+    let alone = ["--mount", "--map-root-user"];
+    let allowed = Command::new("unshare").args(alone).arg("true").output();
+    ensure!(
+        allowed.is_ok_and(|output| output.status.success()),
+        "{name} must be installed where `unshare --mount --map-root-user` is not allowed; {}",
+        by_hand(&["prometheus-alertmanager"])
+    );
     let mut command = Command::new("unshare");
     let script = r#"mount --bind "$0" /usr/share && exec "$@""#;
-    command.args(["--mount", "--map-root-user", "sh", "-c", script]);
+    command.args(alone).args(["sh", "-c", script]);
     command.arg(share).arg(program);
     Ok(command)
+}
+
+/// How a person installs Debian packages.
+pub fn by_hand(packages: &[&str]) -> String {
+    let packages = packages.join(" ");
+    format!("on Debian: sudo apt-get install --no-install-recommends {packages}")
 }
 
 /// Unpacked packages, `<dir>/<package>/usr/bin/...`.
@@ -71,10 +84,8 @@ impl Cache {
         // Another process may have fetched it while we waited for the lock.
         if !unpacked.is_dir() {
             self.fetch(package, &unpacked).with_context(|| {
-                format!(
-                    "there is no {package}, and it cannot be fetched. Install it; on Debian: sudo \
-                     apt-get install --no-install-recommends {package}"
-                )
+                let by_hand = by_hand(&[package]);
+                format!("there is no {package}, and it cannot be fetched; {by_hand}")
             })?;
         }
         Ok(unpacked)

@@ -122,6 +122,19 @@ impl Process {
         Ok(self.child.try_wait()?)
     }
 
+    /// What to say of the program if it ended by itself.
+    pub fn what_ended(&mut self) -> Result<Option<String>> {
+        let Some(status) = self.ended()? else {
+            return Ok(None);
+        };
+        Ok(Some(format!(
+            "{} ended ({status}). The end of {}:\n{}",
+            self.name,
+            self.log_path().display(),
+            self.log_tail()
+        )))
+    }
+
     /// What the program is called in messages.
     pub fn name(&self) -> &str {
         &self.name

@@ -86,6 +86,8 @@ impl Monitoring {
                 place("prometheus/data")?.display(),
             ))
             .arg(flag("web.listen-address", &addresses[0]))
+            // Links in mails lead here.
+            .arg(format!("--web.external-url=http://{}", addresses[0]))
             .arg("--web.enable-lifecycle");
         let prometheus = Process::start("prometheus", place("prometheus")?, &mut prometheus)?;
         let mut monitoring = Self {

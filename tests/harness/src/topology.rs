@@ -253,13 +253,8 @@ impl Topology {
             .into_iter()
             .chain(&mut self.sidecars);
         for process in envoys.map(Envoy::process_mut).chain(&mut self.services) {
-            if let Some(status) = process.ended()? {
-                return Ok(Some(format!(
-                    "{} ended ({status}). The end of {}:\n{}",
-                    process.name(),
-                    process.log_path().display(),
-                    process.log_tail()
-                )));
+            if let Some(end) = process.what_ended()? {
+                return Ok(Some(end));
             }
         }
         Ok(None)

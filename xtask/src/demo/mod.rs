@@ -9,6 +9,7 @@ mod metrics;
 mod table;
 mod tally;
 mod traffic;
+mod watch;
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -32,6 +33,7 @@ use live::{Found, Live, News};
 use metrics::Metrics;
 use table::{Screen, View};
 use traffic::{Site, Traffic};
+use watch::Watch;
 
 /// Of all applications, in `wasm-plugins/policies`.
 const GATEWAY_POLICY: &str = "gateway.yaml";
@@ -67,6 +69,18 @@ pub(crate) struct Args {
     /// The policy of the gateway, YAML or JSON; changes are followed [default: a copy of the one in wasm-plugins]
     #[arg(long, value_name = "FILE")]
     policy: Option<PathBuf>,
+
+    /// Start Prometheus with the rules of monitoring/, Alertmanager, and a mail server that keeps what it gets
+    #[arg(long)]
+    monitoring: bool,
+
+    /// Port of Prometheus; 0 takes a free one
+    #[arg(long, default_value_t = 9090, requires = "monitoring")]
+    prometheus_port: u16,
+
+    /// Port of Alertmanager; 0 takes a free one
+    #[arg(long, default_value_t = 9093, requires = "monitoring")]
+    alertmanager_port: u16,
 
     /// How many users come
     #[arg(long, default_value_t = 200, value_parser = clap::value_parser!(u32).range(1..=100_000))]
@@ -108,6 +122,15 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     );
     let port = usable_port(args.port, "--port", args.admin_port)?;
     let admin_port = usable_port(args.admin_port, "--admin-port", port)?;
+    let monitoring_ports = match args.monitoring {
+        true => {
+            let prometheus = usable_port(args.prometheus_port, "--prometheus-port", port)?;
+            let alertmanager = args.alertmanager_port;
+            let alertmanager = usable_port(alertmanager, "--alertmanager-port", prometheus)?;
+            Some([prometheus, alertmanager])
+        }
+        false => None,
+    };
     let policy_file = match &args.policy {
         Some(file) => file.clone(),
         None => copy_of_policy(port)?,
@@ -139,8 +162,19 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         parts.dir.display(),
         topology.gateway_envoy().process().log_tail()
     );
+    let watch = match monitoring_ports {
+        Some(ports) => {
+            screen.tell("Starting Prometheus and Alertmanager ...")?;
+            let dir = parts.dir.with_file_name("monitoring");
+            Some(Watch::start(&dir, ports, &topology)?)
+        }
+        None => None,
+    };
     screen.tell("")?;
     screen.say(&address(args.app, port, &admin))?;
+    if let Some(watch) = &watch {
+        screen.say(&watch.address())?;
+    }
     screen.tell(&what_to_try(args.app, port, &policy_file, &policy))?;
     for warning in warnings(args.app, &policy) {
         screen.say(&warning)?;
@@ -170,6 +204,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         era: Arc::clone(&era),
         live: Live::follow(args.app, policy_file, pushed, hash, gateway, log, era),
         traffic,
+        watch,
         topology,
         start: Instant::now(),
         faults: Vec::new(),
@@ -199,6 +234,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
 struct Demo {
     live: Live,
     traffic: Option<Traffic>,
+    watch: Option<Watch>,
     topology: Topology,
     start: Instant,
     /// Canary's share of the users, where it is known which it is to be.
@@ -222,6 +258,15 @@ impl Demo {
             match news {
                 News::Good(text) => screen.say(&format!("{time}  {text}"))?,
                 News::Bad(text) => self.faults.push(text),
+            }
+        }
+        if let Some(watch) = &mut self.watch {
+            let time = table::clock(self.start.elapsed());
+            for news in watch.news() {
+                screen.say(&format!("{time}  {news}"))?;
+            }
+            for process in watch.processes_mut() {
+                self.faults.extend(process.what_ended()?);
             }
         }
         if screen.is_due() {

@@ -46,7 +46,7 @@ pub(super) const STEPS: [Step; 12] = [
     },
     Step {
         name: "monitor",
-        about: "rules, alerts, mails and dashboards, by promtool, amtool and the schemas of others",
+        about: "rules, dashboards and mails by the tools of others, and what they say of a system that breaks",
         run: monitor,
     },
     Step {
@@ -98,7 +98,7 @@ fn setup() -> Result<Outcome> {
     if missing.is_empty() {
         return Ok(Outcome::Passed);
     }
-    skip(format!("missing packages; {}", machine::by_hand(&missing)))
+    skip(format!("missing packages; {}", debian::by_hand(&missing)))
 }
 
 fn fmt() -> Result<Outcome> {
@@ -185,7 +185,11 @@ fn monitor() -> Result<Outcome> {
     };
     let mut missing = Vec::new();
     match debian::program("promtool").and_then(|_| debian::program("amtool")) {
-        Ok(_) => run("monitoring_rules")?,
+        Ok(_) => {
+            run("monitoring_rules")?;
+            run("alerts")?;
+            run("verdict")?;
+        }
         Err(error) => missing.push(format!("{error:#}")),
     }
     let python = "import sys, pip; sys.exit(sys.version_info < (3, 11))";

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result};
-use harness::build;
+use harness::{build, debian};
 
 use crate::e2e::steps::Steps;
 use crate::machine::{self, is_root, works};
@@ -55,7 +55,7 @@ impl Engine {
             let packages: Vec<_> = missing().map(|(_, package)| package).collect();
             machine::install(&packages, |what, command| steps.run(what, command)).with_context(
                 || {
-                    let by_hand = machine::by_hand(&packages);
+                    let by_hand = debian::by_hand(&packages);
                     format!("there is no Docker engine, and podman lacks something; {by_hand}")
                 },
             )?;
