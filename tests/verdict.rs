@@ -16,6 +16,8 @@ use serde_json::{Value, json};
 
 /// Users are counted so often, from the start of an experiment.
 const STEP: u64 = 300;
+/// And counts are judged so much later: what is scraped needs a moment until it can be asked for.
+const SETTLED: u64 = 60;
 /// How long people come.
 const TRAFFIC: u64 = 40;
 
@@ -33,7 +35,7 @@ fn the_verdict_is_what_the_counters_come_to() {
         thread::sleep(Duration::from_millis(100));
     }
     system.crowd.go();
-    while now() <= counted {
+    while now() <= counted + SETTLED {
         thread::sleep(Duration::from_millis(100));
     }
 
@@ -48,7 +50,7 @@ fn the_verdict_is_what_the_counters_come_to() {
     );
     assert_eq!(
         said["slots"],
-        json!({ "control": 5_000, "treatment": 5_000 })
+        json!({ "control": 5_000.0, "treatment": 5_000.0 })
     );
     // Those who came by 32 buckets, in each version.
     assert_eq!(said["buckets"], 32);
@@ -72,14 +74,14 @@ fn the_verdict_is_what_the_counters_come_to() {
         );
     }
 
-    // As many correct canary as stable: whatever else, it is not accepted. One time in a thousand,
-    // chance deals users out so unevenly that nothing is said.
+    // Canary is corrected less often, and not accepted. One time in a thousand, chance deals users out so
+    // unevenly that nothing is said.
     let expected = users / 2.0;
     let chi_square = 2.0 * (stable.users - expected).powi(2) / expected;
     let verdict = if chi_square > 10.828 {
         "invalid"
     } else {
-        "roll back"
+        "roll_back"
     };
     assert_eq!(said["verdict"], verdict, "{said:#}");
 }

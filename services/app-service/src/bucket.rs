@@ -22,12 +22,18 @@ pub(crate) fn bucket(headers: &HeaderMap) -> &str {
         .unwrap_or(NONE)
 }
 
+/// Every bucket. Series of all of them are there from the start: of one that appears with its first
+/// event, Prometheus would miss that event.
+pub(crate) fn labels_of_all() -> impl Iterator<Item = String> {
+    let buckets = (0..BUCKETS).map(|bucket| bucket.to_string());
+    buckets.chain([NONE.to_owned()])
+}
+
 /// A counter of what users were given and did, by their bucket.
 pub(crate) struct Outcomes(IntCounterVec);
 
 impl Outcomes {
-    /// A counter with more labels, and the values that they have together. Each series is there from
-    /// the start: of one that appears with its first count, Prometheus would miss that count.
+    /// A counter with more labels, and the values that they have together.
     pub(crate) fn register<const N: usize>(
         registry: &Registry,
         name: &str,
@@ -38,8 +44,7 @@ impl Outcomes {
         let labels = [&labels[..], &["bucket"]].concat();
         let counter = IntCounterVec::new(Opts::new(name, help), &labels)?;
         registry.register(Box::new(counter.clone()))?;
-        let buckets = (0..BUCKETS).map(|bucket| bucket.to_string());
-        for bucket in buckets.chain([NONE.to_owned()]) {
+        for bucket in labels_of_all() {
             for values in values {
                 counter.with_label_values(&[&values[..], &[&bucket]].concat());
             }

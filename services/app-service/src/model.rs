@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use service_kit::{Problem, SERVED_BY, request_id, trace_headers};
 
-use crate::bucket::bucket;
+use crate::bucket::{bucket, labels_of_all};
 
 /// Seconds: from half a millisecond to the deadline of some seconds, in steps of a fifth, for
 /// experiments that look for changes of a twentieth.
@@ -117,6 +117,9 @@ impl ModelClient {
             .buckets(borders()?),
             &["bucket"],
         )?;
+        for bucket in labels_of_all() {
+            duration.with_label_values(&[&bucket]);
+        }
         let unanswered = IntCounterVec::new(
             Opts::new(
                 "predictions_unanswered_total",

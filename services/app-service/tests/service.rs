@@ -383,9 +383,13 @@ async fn metrics_count_requests_by_route_and_guesses_by_agreement() {
 async fn what_experiments_count_is_there_from_the_start_for_every_bucket() {
     let app = start(&spam_model().await);
     let metrics = get(&app, "/metrics").await.text().await.expect("text");
-    for name in ["sms_predictions_total", "sms_guesses_total"] {
+    for (name, values) in [
+        ("sms_predictions_total{", 2),
+        ("sms_guesses_total{", 2),
+        ("answer_duration_seconds_count{", 1),
+    ] {
         let series = metrics.lines().filter(|line| line.starts_with(name));
-        assert_eq!(series.clone().count(), 2 * 33, "{name}");
+        assert_eq!(series.clone().count(), values * 33, "{name}");
         assert!(series.clone().all(|line| line.ends_with(" 0")), "{name}");
     }
 }

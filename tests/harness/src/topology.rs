@@ -84,6 +84,13 @@ pub struct Metrics {
     pub sidecars: Vec<String>,
 }
 
+impl Metrics {
+    /// How many there are.
+    pub fn count(&self) -> usize {
+        self.services.len() + self.gateways.len() + self.sidecars.len()
+    }
+}
+
 impl Topology {
     /// Starts everything and waits until it is ready. The ports are the gateway's; the filter is
     /// read from two files, which hold their policies.
