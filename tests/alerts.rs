@@ -42,6 +42,8 @@ fn when_all_is_well_every_rule_and_panel_has_data_and_nothing_is_told_but_that_i
         thread::sleep(Duration::from_secs(1));
     }
     assert!(empty.is_empty(), "no data:\n{}", empty.join("\n"));
+    every_rule_is_evaluated(&system.monitoring);
+    the_page_has_what_is_exported(&system.monitoring);
 
     let firing = wait("that it is busy", || {
         let alerts = system.monitoring.alerts().expect("alerts");
@@ -55,6 +57,47 @@ fn when_all_is_well_every_rule_and_panel_has_data_and_nothing_is_told_but_that_i
         let alerts = system.monitoring.alerts().expect("alerts");
         (!alerts.iter().any(|alert| alert["state"] == "firing")).then_some(())
     });
+}
+
+fn every_rule_is_evaluated(monitoring: &Monitoring) {
+    let rules = monitoring.ask("rules", &[]).expect("rules");
+    for group in rules["groups"].as_array().expect("groups") {
+        for rule in group["rules"].as_array().expect("rules") {
+            assert_eq!(rule["health"], "ok", "{rule:#}");
+        }
+    }
+}
+
+/// `monitoring/metrics.md` against what was scraped, but for what Envoy and Prometheus say themselves.
+fn the_page_has_what_is_exported(monitoring: &Monitoring) {
+    const OTHERS: [&str; 4] = ["envoy_", "scrape_", "ALERTS", "up"];
+    let names = monitoring.ask("label/__name__/values", &[]).expect("names");
+    let names = names
+        .as_array()
+        .expect("names")
+        .iter()
+        .filter_map(Value::as_str);
+    let is_ours = |name: &&str| !OTHERS.iter().any(|other| name.starts_with(other));
+    let exported: BTreeSet<_> = names.filter(is_ours).map(str::to_owned).collect();
+
+    let page = fs::read_to_string(monitoring::file("metrics.md")).expect("a page");
+    let rows = page
+        .lines()
+        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
+    let on_page = rows.flat_map(|(name, rest)| {
+        match rest.starts_with("histogram ") {
+            true => vec!["_bucket", "_count", "_sum"],
+            false => vec![""],
+        }
+        .into_iter()
+        .map(move |suffix| format!("{name}{suffix}"))
+    });
+    let on_page: BTreeSet<_> = on_page.collect();
+    let difference: Vec<_> = exported.symmetric_difference(&on_page).collect();
+    assert!(
+        difference.is_empty(),
+        "exported or on the page alone: {difference:#?}"
+    );
 }
 
 /// Where it is, and the name of what is recorded.
@@ -116,7 +159,7 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     system
         .review()
         .replace_model("canary", &[("MODEL_FILE", &other)]);
-    told.push(system.wait_for("VersionFails"));
+    told.push(told_by(&system, "VersionFails"));
     system
         .review()
         .replace_model("canary", &[("MODEL_FILE", &canary)]);
@@ -129,7 +172,7 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
         .expect("a model")
         .id();
     let pauses = Pauses::of(pid);
-    told.push(system.wait_for("VersionSlow"));
+    told.push(told_by(&system, "VersionSlow"));
     drop(pauses);
     system.wait_for_end("VersionSlow");
 
@@ -137,11 +180,11 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     let sidecar = system.review().sidecar("canary");
     let astray = Request::get("/version").header("x-app-version", "stable");
     http::send(&sidecar, &astray).expect("a response");
-    told.push(system.wait_for("TierMismatch"));
+    told.push(told_by(&system, "TierMismatch"));
     system.wait_for_end("TierMismatch");
 
     system.review().push(r#"{ "rollouts": 7 }"#);
-    told.push(system.wait_for("PolicyRejected"));
+    told.push(told_by(&system, "PolicyRejected"));
     let policy = system.review().policy().to_string();
     system.review().push(&policy);
     system.wait_for_end("PolicyRejected");
@@ -153,7 +196,7 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     for _ in 0..300 {
         noisy.send(&request).expect("a response");
     }
-    told.push(system.wait_for("QuotaRefuses"));
+    told.push(told_by(&system, "QuotaRefuses"));
     system.wait_for_end("QuotaRefuses");
 
     // A challenger that likes nothing.
@@ -163,7 +206,7 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     let (broken, champion) = (broken.display().to_string(), model("review-stable.json"));
     let shadow = |file| [("MODEL_FILE", file), ("CHAMPION_FILE", champion.as_str())];
     system.review().replace_model("shadow", &shadow(&broken));
-    told.push(system.wait_for("ShadowDisagrees"));
+    told.push(told_by(&system, "ShadowDisagrees"));
     let sound = model("review-shadow.json");
     system.review().replace_model("shadow", &shadow(&sound));
     system.wait_for_end("ShadowDisagrees");
@@ -171,33 +214,45 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     // Nothing makes the filter deal newcomers unfairly. So what it says of its slots is changed.
     let gateway = system.review().topology().admin().to_owned();
     system.scrape_gateways(&[&with_other_slots(&gateway)]);
-    told.push(system.wait_for("SampleRatioMismatch"));
+    told.push(told_by(&system, "SampleRatioMismatch"));
     system.scrape_gateways(&[&gateway]);
     system.wait_for_end("SampleRatioMismatch");
 
     // An Envoy that has no filter.
     let plain = system.review().topology().plain_admin().to_owned();
     system.scrape_gateways(&[&gateway, &plain]);
-    told.push(system.wait_for("LanekeeperAbsent"));
+    told.push(told_by(&system, "LanekeeperAbsent"));
     system.scrape_gateways(&[&gateway]);
     system.wait_for_end("LanekeeperAbsent");
 
     for alert in told {
-        let (firing, resolved) = wait(&format!("mails of {}", name(&alert)), || {
-            let mails = mails_about(&system.monitoring, &alert);
-            let is_resolved = |mail: &&Mail| mail.subject.starts_with("[RESOLVED] ");
-            let (resolved, firing): (Vec<_>, Vec<_>) = mails.iter().partition(is_resolved);
-            Some((firing.first()?.text.clone(), resolved.first()?.text.clone()))
+        let mail = wait(&format!("a mail that {} is over", name(&alert)), || {
+            let mut mails = mails_about(&system.monitoring, &alert).into_iter();
+            mails.find(|mail| mail.subject.starts_with("[RESOLVED] "))
         });
-        let annotation = |name: &str| alert["annotations"][name].as_str().expect("text");
-        for text in [firing, resolved] {
-            assert!(text.contains(annotation("summary")), "{text}");
-            let link = annotation("runbook_url");
-            assert!(text.contains(link), "{text}");
-            let (_, section) = link.split_once("/runbook.md#").expect("a section");
-            assert_eq!(section, name(&alert).to_lowercase());
-        }
+        says_what_to_do(&mail, &alert);
     }
+}
+
+/// Waits until an alert alone fires, and there is a mail of it; what fires.
+fn told_by(system: &System, expected: &str) -> Value {
+    let alert = system.wait_for(expected);
+    let mail = wait(&format!("a mail of {expected}"), || {
+        let mut mails = mails_about(&system.monitoring, &alert).into_iter();
+        mails.find(|mail| !mail.subject.starts_with("[RESOLVED] "))
+    });
+    says_what_to_do(&mail, &alert);
+    alert
+}
+
+fn says_what_to_do(mail: &Mail, alert: &Value) {
+    let annotation = |name: &str| alert["annotations"][name].as_str().expect("text");
+    let link = annotation("runbook_url");
+    for expected in [annotation("summary"), link] {
+        assert!(mail.text.contains(expected), "{}", mail.text);
+    }
+    let (_, section) = link.split_once("/runbook.md#").expect("a section");
+    assert_eq!(section, name(alert).to_lowercase());
 }
 
 /// Stops a process for a moment, again and again.

@@ -266,8 +266,8 @@ fn write(file: &Path, document: &Value) -> Result<()> {
 }
 
 /// What rules look back at in a hurry, at most, and how long alerts are pending.
-pub const WINDOW: Duration = Duration::from_secs(15);
-const PENDING: Duration = Duration::from_secs(2);
+pub const WINDOW: Duration = Duration::from_secs(20);
+const PENDING: Duration = Duration::from_secs(3);
 
 fn cut_down(rules: &mut Value) {
     let groups = rules["groups"].as_array_mut().into_iter().flatten();
@@ -328,12 +328,12 @@ mod tests {
     #[test]
     fn rules_in_a_hurry_look_back_at_seconds() {
         for (expression, hurried) in [
-            ("rate(a[5m]) > 1", "rate(a[15s]) > 1"),
+            ("rate(a[5m]) > 1", "rate(a[20s]) > 1"),
             ("rate(a[10s])", "rate(a[10s])"),
-            ("(a unless a offset 1h)", "(a unless a offset 15s)"),
+            ("(a unless a offset 1h)", "(a unless a offset 20s)"),
             (
                 "a{b=~\"[a-z]+\"}[1h] offset 5s",
-                "a{b=~\"[a-z]+\"}[15s] offset 5s",
+                "a{b=~\"[a-z]+\"}[20s] offset 5s",
             ),
             ("sum by (offset) (a)", "sum by (offset) (a)"),
         ] {

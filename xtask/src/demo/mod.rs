@@ -115,22 +115,15 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         }
     })?;
 
-    ensure!(
-        args.port == 0 || args.port != args.admin_port,
-        "--port and --admin-port are both {}: each needs a port of its own",
-        args.port
-    );
-    let port = usable_port(args.port, "--port", args.admin_port)?;
-    let admin_port = usable_port(args.admin_port, "--admin-port", port)?;
-    let monitoring_ports = match args.monitoring {
-        true => {
-            let prometheus = usable_port(args.prometheus_port, "--prometheus-port", port)?;
-            let alertmanager = args.alertmanager_port;
-            let alertmanager = usable_port(alertmanager, "--alertmanager-port", prometheus)?;
-            Some([prometheus, alertmanager])
-        }
-        false => None,
-    };
+    let mut wanted = vec![(args.port, "--port"), (args.admin_port, "--admin-port")];
+    if args.monitoring {
+        // Said before anything is built.
+        Watch::check()?;
+        wanted.push((args.prometheus_port, "--prometheus-port"));
+        wanted.push((args.alertmanager_port, "--alertmanager-port"));
+    }
+    let ports = usable_ports(&wanted)?;
+    let (port, admin_port) = (ports[0], ports[1]);
     let policy_file = match &args.policy {
         Some(file) => file.clone(),
         None => copy_of_policy(port)?,
@@ -162,13 +155,14 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
         parts.dir.display(),
         topology.gateway_envoy().process().log_tail()
     );
-    let watch = match monitoring_ports {
-        Some(ports) => {
+    let watch = match ports[..] {
+        [_, _, prometheus, alertmanager] => {
             screen.tell("Starting Prometheus and Alertmanager ...")?;
             let dir = parts.dir.with_file_name("monitoring");
+            let ports = [prometheus, alertmanager];
             Some(Watch::start(&dir, ports, &topology)?)
         }
-        None => None,
+        _ => None,
     };
     screen.tell("")?;
     screen.say(&address(args.app, port, &admin))?;
@@ -383,19 +377,29 @@ fn share_of_canary(app: App, policy: &Policy) -> Option<f64> {
     Some(slots as f64 / f64::from(SLOTS))
 }
 
-/// A port that can be listened on: the one asked for, or a free one for 0, but not `taken`.
-fn usable_port(port: u16, flag: &str, taken: u16) -> Result<u16> {
-    if port == 0 {
-        let [port] = free_ports(&[taken])?;
-        return Ok(port);
+/// Ports that can be listened on, with the flags by which they are asked for: a free one for 0.
+fn usable_ports(wanted: &[(u16, &str)]) -> Result<Vec<u16>> {
+    let mut ports = Vec::new();
+    for (index, &(port, flag)) in wanted.iter().enumerate() {
+        if port == 0 {
+            // Of no other flag either.
+            let asked: Vec<u16> = wanted.iter().map(|(port, _)| *port).collect();
+            let [free] = free_ports(&[asked, ports.clone()].concat())?;
+            ports.push(free);
+            continue;
+        }
+        if let Some((_, other)) = wanted[..index].iter().find(|(other, _)| *other == port) {
+            bail!("{other} and {flag} are both {port}: each needs a port of its own");
+        }
+        if let Err(error) = ports::hold(port) {
+            bail!(
+                "port {port} cannot be used ({error:#}). Choose another one with {flag}, \
+                 or take any free one with {flag} 0"
+            );
+        }
+        ports.push(port);
     }
-    match ports::hold(port) {
-        Ok(_) => Ok(port),
-        Err(error) => bail!(
-            "port {port} cannot be used ({error:#}). Choose another one with {flag}, \
-             or take any free one with {flag} 0"
-        ),
-    }
+    Ok(ports)
 }
 
 /// Builds and fetches what is to be run.
@@ -500,6 +504,19 @@ mod tests {
             let sidecar = lanekeeper_cli::load(&default_policy(app.sidecar_policy()), &|_| None);
             assert!(sidecar.expect("a good policy").1.sidecar().is_some());
         }
+    }
+
+    #[test]
+    fn each_flag_has_a_port_of_its_own() {
+        let flags = ["--port", "--admin-port", "--prometheus-port"];
+        let wanted = |ports: [u16; 3]| usable_ports(&[0, 1, 2].map(|n| (ports[n], flags[n])));
+        let [one, other] = free_ports(&[]).expect("free ports");
+        let ports = wanted([one, 0, other]).expect("free");
+        assert_eq!((ports[0], ports[2]), (one, other));
+        assert!(![0, one, other].contains(&ports[1]), "{ports:?}");
+        let error = wanted([one, other, other]).expect_err("the same twice");
+        let said = format!("--admin-port and --prometheus-port are both {other}");
+        assert!(error.to_string().starts_with(&said), "{error}");
     }
 
     #[test]

@@ -185,12 +185,16 @@ fn monitor() -> Result<Outcome> {
     };
     let mut missing = Vec::new();
     match debian::program("promtool").and_then(|_| debian::program("amtool")) {
-        Ok(_) => {
-            run("monitoring_rules")?;
+        Ok(_) => run("monitoring_rules")?,
+        Err(error) => missing.push(format!("{error:#}")),
+    }
+    let servers = ["prometheus", "prometheus-alertmanager"].map(debian::command);
+    match servers.into_iter().find_map(Result::err) {
+        None => {
             run("alerts")?;
             run("verdict")?;
         }
-        Err(error) => missing.push(format!("{error:#}")),
+        Some(error) => missing.push(format!("{error:#}")),
     }
     let python = "import sys, pip; sys.exit(sys.version_info < (3, 11))";
     match works("go", &["version"]) && works("python3", &["-c", python]) {
