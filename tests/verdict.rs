@@ -3,47 +3,50 @@
 
 mod live;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, UNIX_EPOCH};
 
 use harness::{build, http, process};
-use live::System;
+use live::{System, now, wait};
 use serde_json::{Value, json};
 
 /// Users are counted so often, from the start of an experiment.
 const STEP: u64 = 300;
-/// And counts are judged so much later: what is scraped needs a moment until it can be asked for.
+/// And judged so much later: what is scraped needs a moment until it can be asked for.
 const SETTLED: u64 = 60;
-/// How long people come.
-const TRAFFIC: u64 = 40;
-
-fn now() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH);
-    now.expect("after 1970").as_secs()
-}
+/// With fewer, some bucket might well have nobody in one of the versions.
+const USERS: f64 = 1_000.0;
 
 #[test]
 fn the_verdict_is_what_the_counters_come_to() {
-    // Users are counted next when the traffic is over, and all of it was scraped.
-    let counted = now() + TRAFFIC + 15;
     let mut system = System::start();
-    while now() < counted - 10 {
-        thread::sleep(Duration::from_millis(100));
-    }
+    let start = system.watched_since;
+    wait("enough people", || {
+        let users = Sums::of(&mut system).users();
+        (users >= USERS).then_some(())
+    });
     system.crowd.go();
-    while now() <= counted + SETTLED {
-        thread::sleep(Duration::from_millis(100));
+    let sums = Sums::of(&mut system);
+    let users = sums.users();
+    wait("the last scrape", || {
+        let query = r#"sum(lanekeeper_assignments_total{rollout="sentiment"})"#;
+        let scraped = system.monitoring.query(query).expect("a query");
+        scraped
+            .iter()
+            .any(|(_, scraped)| *scraped == users)
+            .then_some(())
+    });
+    assert!(now() < start + STEP, "they took too long");
+    while now() <= start + STEP + SETTLED {
+        thread::sleep(Duration::from_millis(200));
     }
 
-    let sums = Sums::of(&mut system);
     let [stable, canary] = ["stable", "canary"].map(|version| &sums.versions[version]);
-    let users = stable.users + canary.users;
-    assert!(users > 200.0, "{users} users");
-    let said = verdict(&system, counted - STEP, users as u64);
+    let said = verdict(&system, start, users as u64);
     assert_eq!(
         said["users"],
         json!({ "control": stable.users, "treatment": canary.users })
@@ -72,6 +75,7 @@ fn the_verdict_is_what_the_counters_come_to() {
             &format!("/mean_latency_seconds/{role}"),
             version.seconds / version.answers,
         );
+        is_about(&format!("/p95_latency_seconds/{role}"), version.p95());
     }
 
     // Canary is corrected less often, and not accepted. One time in a thousand, chance deals users out so
@@ -131,9 +135,28 @@ struct OfVersion {
     corrections: f64,
     answers: f64,
     seconds: f64,
+    /// By upper border in seconds, how many answers took no longer.
+    histogram: Vec<(f64, f64)>,
+}
+
+impl OfVersion {
+    /// Between the borders, answers are taken to lie evenly.
+    fn p95(&self) -> f64 {
+        let rank = 0.95 * self.answers;
+        let reached = self.histogram.iter().position(|(_, count)| *count >= rank);
+        let reached = reached.expect("a last border");
+        let (high, until_high) = self.histogram[reached];
+        let below = reached.checked_sub(1).map(|index| self.histogram[index]);
+        let (low, until_low) = below.unwrap_or((0.0, 0.0));
+        low + (high - low) * (rank - until_low) / (until_high - until_low)
+    }
 }
 
 impl Sums {
+    fn users(&self) -> f64 {
+        self.versions.values().map(|version| version.users).sum()
+    }
+
     fn of(system: &mut System) -> Self {
         let get = |url: String| http::get(&url).expect("metrics").text();
         // The experiment's rollout is dealt out by both gateways.
@@ -160,6 +183,7 @@ impl Sums {
                     corrections: of("review_overrides_total"),
                     answers: of("answer_duration_seconds_count"),
                     seconds: of("answer_duration_seconds_sum"),
+                    histogram: histogram(&metrics),
                 };
                 (version, sums)
             });
@@ -175,6 +199,28 @@ fn in_buckets(metrics: &str, name: &str) -> f64 {
         .lines()
         .filter(|line| line.starts_with(&series) && !line.contains(r#"bucket="none""#));
     lines.map(value).sum()
+}
+
+fn histogram(metrics: &str) -> Vec<(f64, f64)> {
+    let borders = metrics.lines().filter_map(|line| {
+        let labels = line.strip_prefix("answer_duration_seconds_bucket{")?;
+        let (_, border) = labels.split_once(r#"le=""#)?;
+        Some(border.split_once('"')?.0)
+    });
+    let borders: BTreeSet<_> = borders.collect();
+    let sum = |border: &str| {
+        let of_border = format!(r#"le="{border}""#);
+        let lines = metrics.lines().filter(|line| line.contains(&of_border));
+        in_buckets(
+            &lines.collect::<Vec<_>>().join("\n"),
+            "answer_duration_seconds_bucket",
+        )
+    };
+    // +Inf is a number to Rust, too.
+    let seconds = |border: &str| border.parse::<f64>().expect("a number");
+    let mut histogram: Vec<_> = borders.iter().map(|b| (seconds(b), sum(b))).collect();
+    histogram.sort_by(|one, other| one.0.total_cmp(&other.0));
+    histogram
 }
 
 fn value(line: &str) -> f64 {

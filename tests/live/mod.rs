@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use harness::http::{self, Client, Request};
 use harness::process::Process;
@@ -24,6 +24,8 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Both applications, those who use them, and those who watch them.
 pub(crate) struct System {
+    /// Everything was scraped by then, and nobody had come yet: seconds since 1970-01-01 UTC.
+    pub(crate) watched_since: u64,
     pub(crate) crowd: Crowd,
     pub(crate) sms: SmsChecker,
     pub(crate) sentiment: Sentiment,
@@ -53,7 +55,13 @@ impl System {
             let is_all = seen.iter().any(|(_, seen)| *seen == all);
             (down.is_empty() && is_all).then_some(())
         });
+        // The next second, or it might lie before the scrape.
+        let watched_since = now() + 1;
+        while now() < watched_since {
+            thread::sleep(Duration::from_millis(20));
+        }
         Self {
+            watched_since,
             crowd: Crowd::start(&sentiment.gateway(), &sms.gateway()),
             sms,
             sentiment,
@@ -129,6 +137,12 @@ pub(crate) fn half(policy: &mut Value) {
 
 pub(crate) fn name(alert: &Value) -> &str {
     alert["labels"]["alertname"].as_str().unwrap_or_default()
+}
+
+/// Seconds since 1970-01-01 UTC.
+pub(crate) fn now() -> u64 {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    now.expect("after 1970").as_secs()
 }
 
 /// Waits until there is something.
