@@ -57,7 +57,21 @@ fn prometheus_and_alertmanager_take_their_configurations() {
     let said = run("promtool", &["check", "config", "prometheus.yaml"]);
     assert!(said.contains("4 rule files found"), "{said}");
     let said = run("amtool", &["check-config", "alertmanager.yaml"]);
-    assert!(said.contains("1 receivers"), "{said}");
+    assert!(said.contains("2 receivers"), "{said}");
+}
+
+#[test]
+fn that_it_is_busy_is_told_apart_from_faults() {
+    for (severity, receiver) in [
+        ("info", "operators-info"),
+        ("warning", "operators"),
+        ("critical", "operators"),
+    ] {
+        let alert = format!("severity={severity}");
+        let config = "--config.file=alertmanager.yaml";
+        let said = run("amtool", &["config", "routes", "test", config, &alert]);
+        assert_eq!(said.trim(), receiver, "{severity}");
+    }
 }
 
 /// A mail about two alerts, rendered as Alertmanager does.
