@@ -149,9 +149,10 @@ fn fair(
         }
         Slots::Late(time) => {
             let reason = format!(
-                "Prometheus knows {slots_metric} of rollout {rollout} only since {time}: the filter did \
-                 not run before, or Prometheus does not keep data for so long. Declare the experiment \
-                 anew, with a start at {time} or later"
+                "Prometheus does not know {slots_metric} of rollout {rollout} at the start, only since \
+                 {time}: it did not scrape the filter then, or does not keep data for so long. Who came \
+                 before cannot be told from who came since: declare the experiment anew, with a start at \
+                 {time} or later"
             );
             return Err((None, reason));
         }

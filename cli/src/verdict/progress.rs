@@ -5,9 +5,6 @@ use std::collections::BTreeMap;
 
 use super::experiment::{Experiment, Time};
 
-/// How much later than the start the slots may be known for the first time, in seconds.
-const LATE: u64 = 3600;
-
 /// A series of Prometheus: values by time, in seconds since 1970.
 #[derive(Clone, Debug, Default)]
 pub struct Series {
@@ -46,7 +43,7 @@ pub enum Slots {
     Steady([f64; 2]),
     /// Others than before, the last time then.
     Moved(Time),
-    /// Known only since then.
+    /// Not known at the start, only since then.
     Late(Time),
     /// Not known.
     Unknown,
@@ -58,6 +55,10 @@ impl Progress {
     /// The moment at which the plan is fulfilled does not depend on `until`: who asks later gets the
     /// same answer.
     pub fn new(experiment: &Experiment, counts: &Counts, until: Time) -> Self {
+        let dealt = dealt(experiment, &counts.slots);
+        let scraped = dealt
+            .first()
+            .is_some_and(|(time, _)| *time <= experiment.start.0);
         let planned = experiment.planned() as f64;
         let mut progress = Self {
             at: until,
@@ -65,7 +66,7 @@ impl Progress {
             fulfilled: false,
             slots: Slots::Unknown,
         };
-        for (time, [control, treatment]) in newcomers(experiment, &counts.assignments) {
+        for (time, [control, treatment]) in newcomers(experiment, &counts.assignments, scraped) {
             if time > until.0 {
                 break;
             }
@@ -77,7 +78,7 @@ impl Progress {
                 break;
             }
         }
-        progress.slots = slots(experiment, &counts.slots, progress.at);
+        progress.slots = slots(experiment, &dealt, progress.at);
         progress
     }
 
@@ -89,17 +90,24 @@ impl Progress {
 }
 
 /// By how much the counters of both versions grew up to each point in time since the one before.
-fn newcomers(experiment: &Experiment, assignments: &[Series]) -> BTreeMap<u64, [f64; 2]> {
+///
+/// A counter that appears after the start is that of an Envoy that came later, and counts from zero: if
+/// Prometheus scraped the filter at the start. If not, who knows how old it is: it counts from there.
+fn newcomers(
+    experiment: &Experiment,
+    assignments: &[Series],
+    scraped: bool,
+) -> BTreeMap<u64, [f64; 2]> {
     let mut grown: BTreeMap<u64, [f64; 2]> = BTreeMap::new();
     for (version, name) in experiment.versions().into_iter().enumerate() {
         for series in assignments.iter().filter(|series| series.version == name) {
             let mut before = None;
             for &(time, value) in &series.points {
                 let more = match before {
+                    None if scraped && time > experiment.start.0 => value,
                     // Who was counted before the experiment began is none of its users.
-                    None if time <= experiment.start.0 => 0.0,
-                    // An Envoy that came later, or began anew, counts from zero.
-                    None => value,
+                    None => 0.0,
+                    // An Envoy that began anew counts from zero.
                     Some(before) if value < before => value,
                     Some(before) => value - before,
                 };
@@ -111,26 +119,32 @@ fn newcomers(experiment: &Experiment, assignments: &[Series]) -> BTreeMap<u64, [
     grown
 }
 
-fn slots(experiment: &Experiment, slots: &[Series], at: Time) -> Slots {
+/// The slots of both versions at each point in time at which both are known.
+fn dealt(experiment: &Experiment, slots: &[Series]) -> Vec<(u64, [f64; 2])> {
     let mut known: BTreeMap<u64, [Option<f64>; 2]> = BTreeMap::new();
     for (version, name) in experiment.versions().into_iter().enumerate() {
         for series in slots.iter().filter(|series| series.version == name) {
-            for &(time, value) in series.points.iter().filter(|(time, _)| *time <= at.0) {
+            for &(time, value) in &series.points {
                 known.entry(time).or_default()[version] = Some(value);
             }
         }
     }
-    let mut both = known
+    let both = known
         .into_iter()
         .filter_map(|(time, [control, treatment])| Some((time, [control?, treatment?])));
-    let Some((first, mut slots)) = both.next() else {
+    both.collect()
+}
+
+fn slots(experiment: &Experiment, dealt: &[(u64, [f64; 2])], at: Time) -> Slots {
+    let mut dealt = dealt.iter().take_while(|(time, _)| *time <= at.0);
+    let Some(&(first, mut slots)) = dealt.next() else {
         return Slots::Unknown;
     };
-    if first > experiment.start.0 + LATE {
+    if first > experiment.start.0 {
         return Slots::Late(Time(first));
     }
     let mut moved = None;
-    for (time, now) in both {
+    for &(time, now) in dealt {
         if now != slots {
             slots = now;
             moved = Some(Time(time));
