@@ -183,6 +183,44 @@ fn weights_that_move_before_the_verdict_are_noticed_and_later_ones_are_not() {
 }
 
 #[test]
+fn a_split_that_was_too_uneven_once_stays_so_whoever_asks_later() {
+    // After the first step canary has a fifth where a tenth is expected; later it has a tenth.
+    let counts = Counts {
+        assignments: slots([
+            &[0.0, 400.0, 1800.0, 3600.0, 7200.0],
+            &[0.0, 100.0, 200.0, 400.0, 800.0],
+        ]),
+        slots: slots([&[9000.0; 5], &[1000.0; 5]]),
+    };
+    let experiment = experiment(5000);
+    for steps in 1..9 {
+        let progress = Progress::new(&experiment, &counts, Time(START + steps * STEP));
+        assert_eq!(
+            (progress.at, progress.users, progress.fulfilled),
+            (Time(START + STEP), [400.0, 100.0], false)
+        );
+        let judgement = judge(&experiment, &progress, &Outcome::default());
+        assert_eq!(judgement.verdict, Verdict::Invalid);
+        let begin = "sample-ratio mismatch: 20.00 % of the new users got canary, 10.00 %";
+        assert!(
+            judgement.reasons[0].starts_with(begin),
+            "{:?}",
+            judgement.reasons
+        );
+    }
+}
+
+#[test]
+fn an_uneven_split_by_moved_weights_is_told_as_moved_weights() {
+    let counts = Counts {
+        assignments: slots([&[0.0, 900.0, 1800.0], &[0.0, 100.0, 1000.0]]),
+        slots: slots([&[9000.0, 9000.0, 5000.0], &[1000.0, 1000.0, 5000.0]]),
+    };
+    let progress = Progress::new(&experiment(5000), &counts, Time(START + 9 * STEP));
+    assert_eq!(progress.slots, Slots::Moved(Time(START + 2 * STEP)));
+}
+
+#[test]
 fn a_quantile_is_interpolated_within_its_borders() {
     let sums = Sums {
         answers: vec![10.0, 90.0, 100.0],

@@ -4,6 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::experiment::{Experiment, Time};
+use super::sample_ratio;
+
+/// A split of users that is less likely than this, did not come by chance. The customary level
+/// (Fabijan et al. 2019).
+pub(super) const MISMATCH: f64 = 0.001;
 
 /// A series of Prometheus: values by time, in seconds since 1970.
 #[derive(Clone, Debug, Default)]
@@ -26,7 +31,8 @@ pub struct Counts {
 /// How far an experiment is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
-    /// The moment that is judged: when the plan was fulfilled, or else the last that is known.
+    /// The moment that is judged: when the plan was fulfilled, or the split had become too uneven, or
+    /// else the last that is known.
     pub at: Time,
     /// New users of control and treatment until then.
     pub users: [f64; 2],
@@ -52,13 +58,15 @@ pub enum Slots {
 impl Progress {
     /// How far the experiment is, as far as is known at `until`.
     ///
-    /// The moment at which the plan is fulfilled does not depend on `until`: who asks later gets the
-    /// same answer.
+    /// Neither the moment at which the plan is fulfilled nor that of a mismatch before depends on
+    /// `until`: who asks later gets the same answer.
     pub fn new(experiment: &Experiment, counts: &Counts, until: Time) -> Self {
         let dealt = dealt(experiment, &counts.slots);
-        let scraped = dealt
+        let at_start = dealt
             .first()
-            .is_some_and(|(time, _)| *time <= experiment.start.0);
+            .filter(|(time, _)| *time <= experiment.start.0)
+            .map(|(_, slots)| *slots);
+        let moved = dealt.iter().find(|(_, slots)| Some(*slots) != at_start);
         let planned = experiment.planned() as f64;
         let mut progress = Self {
             at: until,
@@ -66,20 +74,32 @@ impl Progress {
             fulfilled: false,
             slots: Slots::Unknown,
         };
-        for (time, [control, treatment]) in newcomers(experiment, &counts.assignments, scraped) {
+        let newcomers = newcomers(experiment, &counts.assignments, at_start.is_some());
+        for (time, [control, treatment]) in newcomers {
             if time > until.0 {
                 break;
             }
             progress.users[0] += control;
             progress.users[1] += treatment;
-            if progress.users.iter().sum::<f64>() >= planned {
-                progress.fulfilled = true;
+            progress.fulfilled = progress.users.iter().sum::<f64>() >= planned;
+            let steady = at_start.filter(|_| moved.is_none_or(|(moved, _)| time < *moved));
+            let split = steady.and_then(|slots| progress.sample_ratio(slots));
+            if progress.fulfilled || split.is_some_and(|p| p < MISMATCH) {
                 progress.at = Time(time);
                 break;
             }
         }
         progress.slots = slots(experiment, &dealt, progress.at);
         progress
+    }
+
+    /// How likely the split of the users is by chance: at the moment of the verdict, or at any time
+    /// before.
+    pub(super) fn sample_ratio(&self, slots: [f64; 2]) -> Option<f64> {
+        match self.fulfilled {
+            true => sample_ratio::p_value(self.users, slots),
+            false => sample_ratio::always_valid_p_value(self.users, slots),
+        }
     }
 
     /// How many users the plan still waits for.
