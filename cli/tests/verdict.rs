@@ -358,10 +358,31 @@ fn what_is_wrong_with_an_answer_is_said_with_what_was_asked() {
         partial,
         "seconds to an answer: answers with a warning: a store is away"
     );
+    let noted = r#"{"status":"success","data":{"result":[]},"warnings":["PromQL info: m","away"]}"#;
+    let noted = told("seconds_sum", move || is("200 OK", noted));
+    assert_eq!(noted, "seconds to an answer: answers with a warning: away");
     let cut = told("assignments", || {
         Reply::Ends("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\n{")
     });
     assert!(cut.starts_with("new users: "), "{cut}");
+}
+
+#[test]
+fn notes_on_a_query_are_no_warnings() {
+    let world = World::good();
+    let server = Server::start(move |asked| {
+        let Reply::Is(status, body) = world.answer(asked) else {
+            panic!("an answer");
+        };
+        let mut body: Value = serde_json::from_str(&body).unwrap();
+        body["warnings"] = json!([
+            "PromQL info: metric might not be a counter, name does not end in \
+             _total/_sum/_count/_bucket: \"answered\" (1:40)"
+        ]);
+        Reply::Is(status, body.to_string().into())
+    });
+    let ran = verdict(&server.url(""), EXPERIMENT, &[]);
+    assert_eq!((ran.code, ran.err.as_str()), (Some(0), ""), "{ran:?}");
 }
 
 #[test]

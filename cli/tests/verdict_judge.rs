@@ -44,7 +44,7 @@ fn users_are_counted_from_the_start_on_over_restarts_and_new_gateways() {
     let counts = Counts {
         // 1,000 came before; the gateway begins anew after the second step.
         assignments: vec![series("stable", &[1000.0, 1010.0, 1030.0, 5.0, 25.0]), late],
-        slots: Vec::new(),
+        slots: slots([&[9000.0; 5], &[1000.0; 5]]),
     };
     let users = |steps| after(steps, &counts).users;
     assert_eq!(users(0), [0.0, 0.0]);
@@ -53,6 +53,80 @@ fn users_are_counted_from_the_start_on_over_restarts_and_new_gateways() {
     assert_eq!(users(3), [35.0, 4.0]);
     assert_eq!(users(4), [55.0, 9.0]);
     assert_eq!(after(4, &counts).missing(&experiment(100)), 36);
+}
+
+/// The series of an old gateway by which 36 and 4 came in the end, without what was not scraped at some steps.
+fn old_gateway(away: impl Fn(u64) -> bool) -> Counts {
+    let without = |mut all: Vec<Series>| {
+        for series in &mut all {
+            let known = |(time, _): &(u64, f64)| !away((time - START) / STEP);
+            series.points.retain(known);
+        }
+        all
+    };
+    let before = |more: &[f64], before: f64| more.iter().map(|more| before + more).collect();
+    let [stable, canary]: [Vec<f64>; 2] = [
+        before(&[0.0, 0.0, 0.0, 18.0, 36.0], 900_000.0),
+        before(&[0.0, 0.0, 0.0, 2.0, 4.0], 100_000.0),
+    ];
+    Counts {
+        assignments: without(slots([&stable, &canary])),
+        slots: without(slots([&[9000.0; 5], &[1000.0; 5]])),
+    }
+}
+
+fn is_late(counts: &Counts, since: u64) {
+    let progress = after(4, counts);
+    assert_eq!((progress.users, progress.fulfilled), ([36.0, 4.0], false));
+    let time = Time(START + since * STEP);
+    assert_eq!(progress.slots, Slots::Late(time));
+    let judgement = judge(&experiment(100), &progress, &Outcome::default());
+    assert_eq!(judgement.verdict, Verdict::Invalid);
+    let advice = format!("with a start at {time} or later");
+    assert!(
+        judgement.reasons[0].ends_with(&advice),
+        "{:?}",
+        judgement.reasons
+    );
+}
+
+#[test]
+fn an_old_gateway_scraped_for_the_first_time_after_the_start_is_not_taken_for_new_users() {
+    is_late(&old_gateway(|step| step < 1), 1);
+    is_late(&old_gateway(|step| step < 2), 2);
+}
+
+#[test]
+fn a_prometheus_that_was_away_at_the_start_does_not_take_old_users_for_new_ones() {
+    let mut counts = old_gateway(|step| step < 2);
+    // A gateway that came meanwhile is as old as the other, for all that is known.
+    let newer = counts.assignments.iter().map(|series| Series {
+        version: series.version.clone(),
+        points: series.points.iter().map(|(time, _)| (*time, 7.0)).collect(),
+    });
+    counts.assignments.extend(newer.collect::<Vec<_>>());
+    is_late(&counts, 2);
+}
+
+#[test]
+fn a_prometheus_that_was_away_later_counts_on_where_it_was() {
+    let progress = after(4, &old_gateway(|step| (1..3).contains(&step)));
+    assert_eq!(progress.users, [36.0, 4.0]);
+    assert_eq!(progress.slots, Slots::Steady([9000.0, 1000.0]));
+}
+
+/// One of the things that the README says it cannot see.
+#[test]
+fn a_renamed_target_cannot_be_told_from_a_new_gateway() {
+    let mut counts = old_gateway(|_| false);
+    for old in 0..2 {
+        let mut renamed = counts.assignments[old].clone();
+        renamed.points.drain(..2);
+        counts.assignments[old].points.truncate(2);
+        counts.assignments.push(renamed);
+    }
+    assert_eq!(after(1, &counts).users, [0.0, 0.0]);
+    assert_eq!(after(2, &counts).users, [900_000.0, 100_000.0]);
 }
 
 #[test]
@@ -99,18 +173,51 @@ fn weights_that_move_before_the_verdict_are_noticed_and_later_ones_are_not() {
     assert_eq!(told(&[nine, eight, nine], &[1000.0; 3]), moved);
     assert_eq!(told(&[nine; 3], &[]), Slots::Unknown);
 
-    let mut late = slots([&[nine; 20], &[1000.0; 20]]);
-    for series in &mut late {
-        series.points.drain(..15);
-    }
+    let mut late = slots([&[nine; 9], &[1000.0; 9]]);
+    late[1].points.remove(0);
     let counts = Counts {
         assignments: Vec::new(),
         slots: late,
     };
-    assert_eq!(
-        after(19, &counts).slots,
-        Slots::Late(Time(START + 15 * STEP))
-    );
+    assert_eq!(after(9, &counts).slots, Slots::Late(Time(START + STEP)));
+}
+
+#[test]
+fn a_split_that_was_too_uneven_once_stays_so_whoever_asks_later() {
+    // After the first step canary has a fifth where a tenth is expected; later it has a tenth.
+    let counts = Counts {
+        assignments: slots([
+            &[0.0, 400.0, 1800.0, 3600.0, 7200.0],
+            &[0.0, 100.0, 200.0, 400.0, 800.0],
+        ]),
+        slots: slots([&[9000.0; 5], &[1000.0; 5]]),
+    };
+    let experiment = experiment(5000);
+    for steps in 1..9 {
+        let progress = Progress::new(&experiment, &counts, Time(START + steps * STEP));
+        assert_eq!(
+            (progress.at, progress.users, progress.fulfilled),
+            (Time(START + STEP), [400.0, 100.0], false)
+        );
+        let judgement = judge(&experiment, &progress, &Outcome::default());
+        assert_eq!(judgement.verdict, Verdict::Invalid);
+        let begin = "sample-ratio mismatch: 20.00 % of the new users got canary, 10.00 %";
+        assert!(
+            judgement.reasons[0].starts_with(begin),
+            "{:?}",
+            judgement.reasons
+        );
+    }
+}
+
+#[test]
+fn an_uneven_split_by_moved_weights_is_told_as_moved_weights() {
+    let counts = Counts {
+        assignments: slots([&[0.0, 900.0, 1800.0], &[0.0, 100.0, 1000.0]]),
+        slots: slots([&[9000.0, 9000.0, 5000.0], &[1000.0, 1000.0, 5000.0]]),
+    };
+    let progress = Progress::new(&experiment(5000), &counts, Time(START + 9 * STEP));
+    assert_eq!(progress.slots, Slots::Moved(Time(START + 2 * STEP)));
 }
 
 #[test]

@@ -410,9 +410,9 @@ fn an_experiment_that_was_not_run_as_declared_is_invalid() {
     assigned(&mut series, "moved", NEWCOMERS);
     dealt(&mut series, "moved", |time| {
         if time < START + 5 * HOUR {
-            return [9000, 1000];
+            return [7500, 2500];
         }
-        [7500, 2500]
+        [9000, 1000]
     });
     let prometheus = Prometheus::start(&series);
     for ([rollout, namespace], reason) in [

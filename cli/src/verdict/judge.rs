@@ -3,8 +3,7 @@
 use super::always_valid;
 use super::experiment::Experiment;
 use super::jackknife::LogRatio;
-use super::progress::{Progress, Slots};
-use super::sample_ratio;
+use super::progress::{MISMATCH, Progress, Slots};
 use super::sums::{BUCKETS, Outcome, Sums};
 
 /// How likely a treatment without any rise of the correction rate may be accepted at most.
@@ -14,9 +13,6 @@ pub(super) const CONFIDENCE: f64 = 0.9;
 /// How likely a latency that rises no more than allowed is taken for one that does, at any time; for
 /// mean and p95 together.
 pub(super) const FALSE_ALARM: f64 = 0.05;
-/// A split of users that is less likely than this, did not come by chance. The customary level
-/// (Fabijan et al. 2019).
-pub(super) const MISMATCH: f64 = 0.001;
 /// With data of fewer buckets nothing is said about certainty.
 pub(super) const FEWEST_BUCKETS: usize = 8;
 /// With fewer answers in a version no guardrail is asked: a p95 needs some answers above it.
@@ -44,7 +40,7 @@ pub struct Judgement {
     pub reasons: Vec<String>,
     /// How many users the plan still waits for.
     pub missing: u64,
-    /// How likely the split of the users is by chance.
+    /// How likely the split of the users is by chance; while users are missing, at any time.
     pub sample_ratio: Option<f64>,
     /// How many buckets have data of both versions.
     pub buckets: usize,
@@ -149,9 +145,10 @@ fn fair(
         }
         Slots::Late(time) => {
             let reason = format!(
-                "Prometheus knows {slots_metric} of rollout {rollout} only since {time}: the filter did \
-                 not run before, or Prometheus does not keep data for so long. Declare the experiment \
-                 anew, with a start at {time} or later"
+                "Prometheus does not know {slots_metric} of rollout {rollout} at the start, only since \
+                 {time}: it did not scrape the filter then, or does not keep data for so long. Who came \
+                 before cannot be told from who came since: declare the experiment anew, with a start at \
+                 {time} or later"
             );
             return Err((None, reason));
         }
@@ -171,8 +168,7 @@ fn fair(
             return Err((None, reason));
         }
     }
-    let p = sample_ratio::p_value(progress.users, slots);
-    match p {
+    match progress.sample_ratio(slots) {
         Some(p) if p < MISMATCH => {
             let all: f64 = progress.users.iter().sum();
             let [share, expected] = [

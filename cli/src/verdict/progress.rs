@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 
 use super::experiment::{Experiment, Time};
+use super::sample_ratio;
 
-/// How much later than the start the slots may be known for the first time, in seconds.
-const LATE: u64 = 3600;
+/// A split of users that is less likely than this, did not come by chance. The customary level
+/// (Fabijan et al. 2019).
+pub(super) const MISMATCH: f64 = 0.001;
 
 /// A series of Prometheus: values by time, in seconds since 1970.
 #[derive(Clone, Debug, Default)]
@@ -29,7 +31,8 @@ pub struct Counts {
 /// How far an experiment is.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Progress {
-    /// The moment that is judged: when the plan was fulfilled, or else the last that is known.
+    /// The moment that is judged: when the plan was fulfilled, or the split had become too uneven, or
+    /// else the last that is known.
     pub at: Time,
     /// New users of control and treatment until then.
     pub users: [f64; 2],
@@ -46,7 +49,7 @@ pub enum Slots {
     Steady([f64; 2]),
     /// Others than before, the last time then.
     Moved(Time),
-    /// Known only since then.
+    /// Not known at the start, only since then.
     Late(Time),
     /// Not known.
     Unknown,
@@ -55,9 +58,15 @@ pub enum Slots {
 impl Progress {
     /// How far the experiment is, as far as is known at `until`.
     ///
-    /// The moment at which the plan is fulfilled does not depend on `until`: who asks later gets the
-    /// same answer.
+    /// Neither the moment at which the plan is fulfilled nor that of a mismatch before depends on
+    /// `until`: who asks later gets the same answer.
     pub fn new(experiment: &Experiment, counts: &Counts, until: Time) -> Self {
+        let dealt = dealt(experiment, &counts.slots);
+        let at_start = dealt
+            .first()
+            .filter(|(time, _)| *time <= experiment.start.0)
+            .map(|(_, slots)| *slots);
+        let moved = dealt.iter().find(|(_, slots)| Some(*slots) != at_start);
         let planned = experiment.planned() as f64;
         let mut progress = Self {
             at: until,
@@ -65,20 +74,32 @@ impl Progress {
             fulfilled: false,
             slots: Slots::Unknown,
         };
-        for (time, [control, treatment]) in newcomers(experiment, &counts.assignments) {
+        let newcomers = newcomers(experiment, &counts.assignments, at_start.is_some());
+        for (time, [control, treatment]) in newcomers {
             if time > until.0 {
                 break;
             }
             progress.users[0] += control;
             progress.users[1] += treatment;
-            if progress.users.iter().sum::<f64>() >= planned {
-                progress.fulfilled = true;
+            progress.fulfilled = progress.users.iter().sum::<f64>() >= planned;
+            let steady = at_start.filter(|_| moved.is_none_or(|(moved, _)| time < *moved));
+            let split = steady.and_then(|slots| progress.sample_ratio(slots));
+            if progress.fulfilled || split.is_some_and(|p| p < MISMATCH) {
                 progress.at = Time(time);
                 break;
             }
         }
-        progress.slots = slots(experiment, &counts.slots, progress.at);
+        progress.slots = slots(experiment, &dealt, progress.at);
         progress
+    }
+
+    /// How likely the split of the users is by chance: at the moment of the verdict, or at any time
+    /// before.
+    pub(super) fn sample_ratio(&self, slots: [f64; 2]) -> Option<f64> {
+        match self.fulfilled {
+            true => sample_ratio::p_value(self.users, slots),
+            false => sample_ratio::always_valid_p_value(self.users, slots),
+        }
     }
 
     /// How many users the plan still waits for.
@@ -89,17 +110,24 @@ impl Progress {
 }
 
 /// By how much the counters of both versions grew up to each point in time since the one before.
-fn newcomers(experiment: &Experiment, assignments: &[Series]) -> BTreeMap<u64, [f64; 2]> {
+///
+/// A counter that appears after the start is that of an Envoy that came later, and counts from zero: if
+/// Prometheus scraped the filter at the start. If not, who knows how old it is: it counts from there.
+fn newcomers(
+    experiment: &Experiment,
+    assignments: &[Series],
+    scraped: bool,
+) -> BTreeMap<u64, [f64; 2]> {
     let mut grown: BTreeMap<u64, [f64; 2]> = BTreeMap::new();
     for (version, name) in experiment.versions().into_iter().enumerate() {
         for series in assignments.iter().filter(|series| series.version == name) {
             let mut before = None;
             for &(time, value) in &series.points {
                 let more = match before {
+                    None if scraped && time > experiment.start.0 => value,
                     // Who was counted before the experiment began is none of its users.
-                    None if time <= experiment.start.0 => 0.0,
-                    // An Envoy that came later, or began anew, counts from zero.
-                    None => value,
+                    None => 0.0,
+                    // An Envoy that began anew counts from zero.
                     Some(before) if value < before => value,
                     Some(before) => value - before,
                 };
@@ -111,26 +139,32 @@ fn newcomers(experiment: &Experiment, assignments: &[Series]) -> BTreeMap<u64, [
     grown
 }
 
-fn slots(experiment: &Experiment, slots: &[Series], at: Time) -> Slots {
+/// The slots of both versions at each point in time at which both are known.
+fn dealt(experiment: &Experiment, slots: &[Series]) -> Vec<(u64, [f64; 2])> {
     let mut known: BTreeMap<u64, [Option<f64>; 2]> = BTreeMap::new();
     for (version, name) in experiment.versions().into_iter().enumerate() {
         for series in slots.iter().filter(|series| series.version == name) {
-            for &(time, value) in series.points.iter().filter(|(time, _)| *time <= at.0) {
+            for &(time, value) in &series.points {
                 known.entry(time).or_default()[version] = Some(value);
             }
         }
     }
-    let mut both = known
+    let both = known
         .into_iter()
         .filter_map(|(time, [control, treatment])| Some((time, [control?, treatment?])));
-    let Some((first, mut slots)) = both.next() else {
+    both.collect()
+}
+
+fn slots(experiment: &Experiment, dealt: &[(u64, [f64; 2])], at: Time) -> Slots {
+    let mut dealt = dealt.iter().take_while(|(time, _)| *time <= at.0);
+    let Some(&(first, mut slots)) = dealt.next() else {
         return Slots::Unknown;
     };
-    if first > experiment.start.0 + LATE {
+    if first > experiment.start.0 {
         return Slots::Late(Time(first));
     }
     let mut moved = None;
-    for (time, now) in both {
+    for &(time, now) in dealt {
         if now != slots {
             slots = now;
             moved = Some(Time(time));

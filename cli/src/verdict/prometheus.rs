@@ -19,6 +19,9 @@ const LONGEST_ANSWER: usize = 256 * 1024 * 1024;
 const SHOWN: usize = 300;
 /// Who waits longer than this wants to know what for.
 const PATIENCE: Duration = Duration::from_secs(2);
+/// What notes on a query begin with, such as that by its name a metric is no counter. Prometheus 2.48
+/// to 2.54 gives them as warnings.
+const NOTE: &str = "PromQL info:";
 /// The end of the year 9999: later times cannot be written as in RFC 3339.
 const LATEST: f64 = 253_402_300_799.0;
 
@@ -190,8 +193,11 @@ fn rows(answer: &Value) -> Result<Vec<Row>, String> {
     }
     // Such as that some of the data could not be had: a verdict on the rest would be another.
     let warnings = answer.get("warnings").and_then(Value::as_array);
-    if let Some(warning) = warnings.and_then(|warnings| warnings.first()) {
-        let warning = warning.as_str().unwrap_or("?");
+    let mut warnings = warnings
+        .into_iter()
+        .flatten()
+        .map(|warning| warning.as_str().unwrap_or("?"));
+    if let Some(warning) = warnings.find(|warning| !warning.starts_with(NOTE)) {
         return Err(format!("answers with a warning: {}", printable(warning)));
     }
     let result = answer.pointer("/data/result").and_then(Value::as_array);
