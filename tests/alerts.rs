@@ -225,6 +225,12 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     system.scrape_gateways(&[&gateway]);
     system.wait_for_end("LanekeeperAbsent");
 
+    // A service that is dead, as it is seen where Istio's agent answers for both.
+    system.scrape_sidecars_alone();
+    told.push(told_by(&system, "ServiceSilent"));
+    system.scrape_gateways(&[&gateway]);
+    system.wait_for_end("ServiceSilent");
+
     for alert in told {
         let mail = wait(&format!("a mail that {} is over", name(&alert)), || {
             let mut mails = mails_about(&system.monitoring, &alert).into_iter();
