@@ -23,7 +23,7 @@ use serde_json::Value;
 
 #[test]
 fn when_all_is_well_every_rule_and_panel_has_data_and_nothing_is_told_but_that_it_is_busy() {
-    let mut system = System::start();
+    let mut system = System::start(true);
     let queries = [recording_rules(), panels()].concat();
     assert!(queries.len() > 50, "{}", queries.len());
     let mut empty = Vec::new();
@@ -140,7 +140,7 @@ fn panels() -> Vec<(String, String)> {
 
 #[test]
 fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
-    let mut system = System::start();
+    let mut system = System::start(true);
     let models = harness::build::workspace().join("services/model-service/models");
     let model = |name: &str| models.join(name).display().to_string();
     let canary = model("review-canary.json");

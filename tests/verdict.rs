@@ -23,7 +23,8 @@ const USERS: f64 = 1_000.0;
 
 #[test]
 fn the_verdict_is_what_the_counters_come_to() {
-    let mut system = System::start();
+    // Not in a hurry: a scrape that is missed at the moment of the verdict would hide the users.
+    let mut system = System::start(false);
     let start = system.watched_since;
     wait("enough people", || {
         let users = Sums::of(&mut system).users();
@@ -57,25 +58,28 @@ fn the_verdict_is_what_the_counters_come_to() {
     );
     // Those who came by 32 buckets, in each version.
     assert_eq!(said["buckets"], 32);
-    let is_about = |place: &str, expected: f64| {
+    let is_within = |tolerance: f64, place: &str, expected: f64| {
         let found = said.pointer(place).and_then(Value::as_f64);
         let found = found.unwrap_or_else(|| panic!("no {place}: {said:#}"));
-        // increase() goes by when a counter was scraped: it knows the counts to a few in a thousand.
         assert!(
-            (found / expected - 1.0).abs() < 0.02,
+            (found / expected - 1.0).abs() < tolerance,
             "{place}: {found}, not {expected}"
         );
     };
+    // increase() goes by when a counter was scraped, and knows the counts to one in a hundred or so; few
+    // answers decide where a p95 is.
     for (role, version) in [("control", stable), ("treatment", canary)] {
-        is_about(
+        is_within(
+            0.03,
             &format!("/correction_rate/{role}"),
             version.corrections / version.predictions,
         );
-        is_about(
+        is_within(
+            0.03,
             &format!("/mean_latency_seconds/{role}"),
             version.seconds / version.answers,
         );
-        is_about(&format!("/p95_latency_seconds/{role}"), version.p95());
+        is_within(0.1, &format!("/p95_latency_seconds/{role}"), version.p95());
     }
 
     // Canary is corrected less often, and not accepted. One time in a thousand, chance deals users out so

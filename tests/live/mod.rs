@@ -34,14 +34,15 @@ pub(crate) struct System {
 }
 
 impl System {
-    pub(crate) fn start() -> Self {
+    /// Starts everything; whether in a hurry, see [`Options`].
+    pub(crate) fn start(hurry: bool) -> Self {
         let mut sms = SmsChecker::start_with(half);
         let mut sentiment = Sentiment::start(half);
         let dir = Process::scratch_dir("alerts").expect("a directory");
         let options = Options {
             dir: dir.clone(),
             ports: [0, 0],
-            hurry: true,
+            hurry,
         };
         let watched = [sentiment.application(), sms.application()];
         let watched = watched.map(|application| application.topology().metrics());
