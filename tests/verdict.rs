@@ -66,16 +66,16 @@ fn the_verdict_is_what_the_counters_come_to() {
             "{place}: {found}, not {expected}"
         );
     };
-    // increase() goes by when a counter was scraped, and knows the counts to one in a hundred or so; few
+    // increase() goes by when a counter was scraped, and knows the counts to a few in a hundred; few
     // answers decide where a p95 is.
     for (role, version) in [("control", stable), ("treatment", canary)] {
         is_within(
-            0.03,
+            0.05,
             &format!("/correction_rate/{role}"),
             version.corrections / version.predictions,
         );
         is_within(
-            0.03,
+            0.05,
             &format!("/mean_latency_seconds/{role}"),
             version.seconds / version.answers,
         );

@@ -58,9 +58,12 @@ impl System {
         });
         // The next second, or it might lie before the scrape.
         let watched_since = now() + 1;
-        while now() < watched_since {
-            thread::sleep(Duration::from_millis(20));
-        }
+        // Of what was counted before the first scrape after that, increase() would know nothing.
+        wait("a scrape", || {
+            let scraped = monitoring.query("min(timestamp(up))").expect("a query");
+            let is_since = |(_, at): &(Value, f64)| *at > watched_since as f64;
+            scraped.iter().any(is_since).then_some(())
+        });
         Self {
             watched_since,
             crowd: Crowd::start(&sentiment.gateway(), &sms.gateway()),
