@@ -14,7 +14,7 @@ use harness::ports::free_ports;
 use harness::process::Process;
 use harness::sentiment;
 use hyper_util::client::legacy::connect::HttpConnector;
-use promises::{Sentiment, SmsChecker};
+use promises::{Sentiment, SmsChecker, half};
 use serde_json::{Value, json};
 use tokio::runtime::{self, Runtime};
 
@@ -247,15 +247,6 @@ impl Browser {
         let dir = target_dir().join("screenshots");
         fs::create_dir_all(&dir).expect("a directory");
         fs::write(dir.join(format!("{name}.png")), png.expect("a picture")).expect("a file");
-    }
-}
-
-/// Half of the users get canary, so that tests need not wait for one.
-fn half(policy: &mut Value) {
-    for rollout in policy["rollouts"].as_array_mut().expect("a list") {
-        for version in rollout["versions"].as_array_mut().expect("a list") {
-            version["weight"] = json!(50);
-        }
     }
 }
 

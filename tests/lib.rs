@@ -59,6 +59,15 @@ pub fn versions(stable: u32, canary: u32, state: &str) -> Value {
     ])
 }
 
+/// Gives each of two versions half of the users, so that tests soon have enough of both.
+pub fn half(policy: &mut Value) {
+    for rollout in policy["rollouts"].as_array_mut().expect("a list") {
+        for version in rollout["versions"].as_array_mut().expect("a list") {
+            version["weight"] = json!(50);
+        }
+    }
+}
+
 /// The version that a user's slot gives under [`rollout`], by an implementation of others.
 pub fn version_of(user: &str) -> &'static str {
     let key = format!("sms-checker:{user}");

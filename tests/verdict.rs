@@ -5,12 +5,11 @@ mod live;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
-use std::path::PathBuf;
 use std::process::Command;
 use std::thread;
 use std::time::{Duration, UNIX_EPOCH};
 
-use harness::{build, http, process};
+use harness::{build, http};
 use live::{System, now, wait};
 use serde_json::{Value, json};
 
@@ -107,7 +106,7 @@ fn verdict(system: &System, start: u64, users: u64) -> Value {
         "matchers": { "service": r#"namespace="sentiment""# },
     });
     fs::write(&experiment, text.to_string()).expect("a file");
-    let output = Command::new(lanekeeper())
+    let output = Command::new(build::lanekeeper().expect("it builds"))
         .args(["verdict", "--output", "json", "--experiment"])
         .arg(&experiment)
         .arg("--prometheus")
@@ -117,13 +116,6 @@ fn verdict(system: &System, start: u64, users: u64) -> Value {
     let said = String::from_utf8_lossy(&output.stdout);
     let error = String::from_utf8_lossy(&output.stderr);
     serde_json::from_str(&said).unwrap_or_else(|_| panic!("{said}{error}"))
-}
-
-fn lanekeeper() -> PathBuf {
-    let mut build = build::cargo();
-    build.args(["build", "--quiet", "--locked", "--package=lanekeeper-cli"]);
-    process::run(&mut build, "Building lanekeeper").expect("it builds");
-    build::target_dir().join("debug/lanekeeper")
 }
 
 /// The counters of users in buckets, as the parts themselves show them.

@@ -13,7 +13,7 @@ use harness::process::Process;
 use harness::prometheus::{Monitoring, Options, WINDOW};
 use harness::sentiment;
 use harness::topology::Metrics;
-use promises::{Application, Sentiment, SmsChecker, cookies};
+use promises::{Application, Sentiment, SmsChecker, cookies, half};
 use serde_json::{Value, json};
 
 /// What is told of a system that is well, as long as it is used.
@@ -138,13 +138,6 @@ impl Drop for System {
         if !thread::panicking() {
             let _ = fs::remove_dir_all(&self.dir);
         }
-    }
-}
-
-/// Half of the users for either version, so that both soon have enough of them to be judged.
-pub(crate) fn half(policy: &mut Value) {
-    for rollout in policy["rollouts"].as_array_mut().expect("rollouts") {
-        rollout["versions"] = promises::versions(50, 50, "live");
     }
 }
 
