@@ -1,5 +1,7 @@
 //! What the filter did, by version, with labels that come out of Envoy as labels.
 
+use harness::http::Request;
+use harness::upstream::Upstream;
 use promises::{Gateway, policy, user_of, versions};
 use serde_json::json;
 
@@ -13,7 +15,7 @@ fn requests_are_counted_by_rollout_version_and_source() {
     gateway.get(&[("x-user", &canary)]);
     gateway.get(&[("cookie", "app-version=canary"), ("x-user", &stable)]);
     gateway.get(&[("x-experiment", "canary")]);
-    gateway.send(&harness::http::Request::get("/health"));
+    gateway.send(&Request::get("/health"));
     for (version, source, count) in [
         ("stable", "slot", 3),
         ("canary", "slot", 1),
@@ -30,6 +32,36 @@ fn requests_are_counted_by_rollout_version_and_source() {
         let counted = gateway.metric("lanekeeper_requests_total", &labels);
         assert_eq!(counted, Some(count), "{version} {source}");
     }
+}
+
+#[test]
+fn a_version_that_nobody_answers_for_is_counted_and_not_the_failures_of_its_service() {
+    let mut gateway = Gateway::start(&policy(json!({})));
+    let unserved = |gateway: &Gateway| {
+        ["stable", "canary"].map(|version| {
+            let labels = [("rollout", "sms-checker"), ("version", version)];
+            gateway.metric("lanekeeper_unserved_total", &labels)
+        })
+    };
+    // There before the first, or Prometheus would not see that one.
+    assert_eq!(unserved(&gateway), [Some(0), Some(0)]);
+    let of_canary = Request::get("/").header("x-user", user_of("canary"));
+    gateway.canary.set_status(503);
+    // Or Envoy would ask it again on the connection that there is.
+    gateway
+        .canary
+        .set_response_headers([("connection", "close")]);
+    assert_eq!(gateway.send(&of_canary).status, 503);
+    assert_eq!(unserved(&gateway), [Some(0), Some(0)]);
+
+    // Its port is closed now.
+    gateway.canary = Upstream::start("elsewhere").expect("an upstream");
+    for _ in 0..3 {
+        assert_eq!(gateway.send(&of_canary).status, 503);
+    }
+    let of_stable = Request::get("/").header("x-user", user_of("stable"));
+    assert_eq!(gateway.send(&of_stable).status, 200);
+    assert_eq!(unserved(&gateway), [Some(0), Some(3)]);
 }
 
 #[test]

@@ -49,6 +49,12 @@ pub(crate) fn client_address() -> Option<Vec<u8>> {
     property(&["source", "address"])
 }
 
+/// Whether Envoy made up the response itself, as no upstream gave one (Envoy attribute
+/// `response.code_details`).
+pub(crate) fn is_local_reply() -> bool {
+    property(&["response", "code_details"]).is_some_and(|details| details != b"via_upstream")
+}
+
 fn property(path: &[&str]) -> Option<Vec<u8>> {
     hostcalls::get_property(path.to_vec()).ok().flatten()
 }
@@ -77,9 +83,9 @@ pub(crate) fn headers(map: MapType) -> Fields {
     hostcalls::get_map_bytes(map).unwrap_or_default()
 }
 
-/// Whether a header is present.
-pub(crate) fn has_header(map: MapType, name: &str) -> bool {
-    matches!(hostcalls::get_map_value_bytes(map, name), Ok(Some(_)))
+/// The first value of a header.
+pub(crate) fn header(map: MapType, name: &str) -> Option<Vec<u8>> {
+    hostcalls::get_map_value_bytes(map, name).ok().flatten()
 }
 
 /// Makes `value` the only value of a header.

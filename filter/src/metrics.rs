@@ -3,7 +3,9 @@
 
 use std::cell::RefCell;
 
-use lanekeeper_policy::{Assignment, Count, Judgement, OTHER, Policy, Quota, Source};
+use lanekeeper_policy::{
+    Assignment, Count, Judgement, OTHER, Policy, Quota, Rollout, Source, Version,
+};
 
 use crate::host::{self, MetricType};
 
@@ -23,8 +25,8 @@ pub(crate) enum Error {
 pub(crate) struct Metrics {
     /// By rollout, version and source.
     requests: Vec<Vec<[Option<u32>; Source::ALL.len()]>>,
-    /// By rollout and version.
-    assignments: Vec<Vec<Option<u32>>>,
+    assignments: ByVersion,
+    unserved: ByVersion,
     /// By the version that was meant.
     mismatches: Vec<(String, Option<u32>)>,
     blocked: Option<u32>,
@@ -32,6 +34,32 @@ pub(crate) struct Metrics {
     quota_state_errors: Option<u32>,
     entropy_errors: Option<u32>,
     pod_version_errors: Option<u32>,
+}
+
+/// A counter of each version of each rollout.
+#[derive(Debug)]
+struct ByVersion(Vec<Vec<Option<u32>>>);
+
+impl ByVersion {
+    fn define(policy: &Policy, name: &str) -> Self {
+        let of_rollout = |rollout| {
+            let versions = labels_of_versions(rollout).into_iter();
+            versions.map(|labels| counter(&labels, name)).collect()
+        };
+        Self(policy.rollouts().iter().map(of_rollout).collect())
+    }
+
+    fn increment(&self, of: &Assignment) {
+        let versions = self.0.get(of.rollout);
+        let metric = versions.and_then(|versions| versions.get(of.version));
+        host::increment(metric.copied().flatten());
+    }
+}
+
+fn labels_of_versions(rollout: &Rollout) -> Vec<String> {
+    let label =
+        |version: &Version| labels(&[("rollout", rollout.name()), ("version", version.name())]);
+    rollout.versions().iter().map(label).collect()
 }
 
 /// The metrics of one quota.
@@ -59,12 +87,6 @@ impl QuotaMetrics {
 
 impl Metrics {
     pub(crate) fn define(policy: &Policy, pod_version: Option<&str>) -> Self {
-        let of_versions = |rollout: &lanekeeper_policy::Rollout| {
-            let label = |version: &lanekeeper_policy::Version| {
-                labels(&[("rollout", rollout.name()), ("version", version.name())])
-            };
-            rollout.versions().iter().map(label).collect::<Vec<_>>()
-        };
         let mismatches = policy.sidecar().zip(pod_version).map(|(sidecar, actual)| {
             let expected = sidecar.versions().iter().map(String::as_str).chain([OTHER]);
             expected
@@ -81,7 +103,7 @@ impl Metrics {
                 .rollouts()
                 .iter()
                 .map(|rollout| {
-                    let versions = of_versions(rollout).into_iter();
+                    let versions = labels_of_versions(rollout).into_iter();
                     versions
                         .map(|version| {
                             Source::ALL.map(|source| {
@@ -92,16 +114,8 @@ impl Metrics {
                         .collect()
                 })
                 .collect(),
-            assignments: policy
-                .rollouts()
-                .iter()
-                .map(|rollout| {
-                    let versions = of_versions(rollout).into_iter();
-                    versions
-                        .map(|version| counter(&version, "assignments_total"))
-                        .collect()
-                })
-                .collect(),
+            assignments: ByVersion::define(policy, "assignments_total"),
+            unserved: ByVersion::define(policy, "unserved_total"),
             mismatches: mismatches.unwrap_or_default(),
             blocked: policy
                 .sidecar()
@@ -126,12 +140,13 @@ impl Metrics {
             .and_then(|(requests, source)| requests.get(source));
         host::increment(metric.copied().flatten());
         if assignment.minted {
-            let metric = self
-                .assignments
-                .get(assignment.rollout)
-                .and_then(|versions| versions.get(assignment.version));
-            host::increment(metric.copied().flatten());
+            self.assignments.increment(assignment);
         }
+    }
+
+    /// A request that no pod answered.
+    pub(crate) fn unserved(&self, assignment: &Assignment) {
+        self.unserved.increment(assignment);
     }
 
     pub(crate) fn judged(&self, judgement: &Judgement) {
@@ -216,8 +231,7 @@ pub(crate) fn configured(plugin: &str, rejected: bool, policy: &Policy) {
 fn say_slots(policy: &Policy, mut before: Vec<String>) -> Vec<String> {
     let mut now = Vec::new();
     for rollout in policy.rollouts().iter().filter(|rollout| rollout.splits()) {
-        for (version, slots) in rollout.versions().iter().zip(rollout.slots()) {
-            let labels = labels(&[("rollout", rollout.name()), ("version", version.name())]);
+        for (labels, slots) in labels_of_versions(rollout).into_iter().zip(rollout.slots()) {
             gauge(&labels, "slots", slots.into());
             before.retain(|old| *old != labels);
             now.push(labels);

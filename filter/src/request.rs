@@ -4,8 +4,9 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use lanekeeper_policy::{
-    BUCKET_HEADER, Headers, MISMATCH_HEADER, Mismatch, Outbound, Outcome, Request, ResponsePlan,
-    SHADOW_HEADER, SHARED_CACHE_HEADERS, Sidecar, VERSION_HEADER, private_cache_control,
+    Assignment, BUCKET_HEADER, Decision, Headers, MISMATCH_HEADER, Mismatch, Outbound, Outcome,
+    Request, ResponsePlan, SHADOW_HEADER, SHARED_CACHE_HEADERS, Sidecar, VERSION_HEADER,
+    private_cache_control,
 };
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::Action;
@@ -22,6 +23,7 @@ const RESPONSE: MapType = MapType::HttpResponseHeaders;
 /// replies): then there is nothing to do.
 pub(crate) struct RequestContext {
     in_force: Rc<InForce>,
+    assignment: Option<Assignment>,
     response: ResponsePlan,
 }
 
@@ -29,6 +31,7 @@ impl RequestContext {
     pub(crate) fn new(in_force: Rc<InForce>) -> Self {
         Self {
             in_force,
+            assignment: None,
             response: ResponsePlan::default(),
         }
     }
@@ -44,8 +47,11 @@ impl HttpContext for RequestContext {
             Some(sidecar) if host::is_inbound() => self.in_force.arrive(sidecar, headers),
             Some(sidecar) => self.in_force.leave(sidecar, headers),
             None => {
-                let (response, action) = self.in_force.pass_gateway(headers);
-                self.response = response;
+                let (decision, action) = self.in_force.pass_gateway(headers);
+                if let Outcome::Assigned(assignment) = decision.outcome {
+                    self.assignment = Some(assignment);
+                }
+                self.response = decision.response;
                 action
             }
         }
@@ -53,10 +59,26 @@ impl HttpContext for RequestContext {
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         if self.in_force.policy.sidecar().is_none() {
-            hide_mismatch();
+            match host::header(RESPONSE, ":status").as_deref() {
+                Some(b"421") => hide_mismatch(),
+                Some([b'5', ..]) => self.failed(),
+                _ => {}
+            }
             answer(&self.response);
         }
         Action::Continue
+    }
+}
+
+impl RequestContext {
+    /// Failures of services are in their own metrics. Where no service answered, nobody else knows whose
+    /// users got this.
+    fn failed(&self) {
+        if let Some(assignment) = &self.assignment
+            && host::is_local_reply()
+        {
+            self.in_force.metrics.unserved(assignment);
+        }
     }
 }
 
@@ -104,8 +126,8 @@ impl InForce {
         }
     }
 
-    /// A request at the gateway: does it pass, and what is left to do to the response?
-    fn pass_gateway(&self, headers: Headers<'_>) -> (ResponsePlan, Action) {
+    /// A request at the gateway: what was decided, and does it pass?
+    fn pass_gateway(&self, headers: Headers<'_>) -> (Decision<'_>, Action) {
         let now = host::now();
         let request = Request {
             headers,
@@ -122,18 +144,18 @@ impl InForce {
             self.metrics.assigned(assignment);
         }
         if self.refuses(request, &decision.outcome, now) {
-            return (decision.response, Action::Pause);
+            return (decision, Action::Pause);
         }
-        for name in decision.remove {
+        for name in &decision.remove {
             host::remove_header(REQUEST, name);
         }
-        if let Some(version) = decision.version {
+        if let Some(version) = &decision.version {
             host::set_header(REQUEST, VERSION_HEADER, version.as_bytes());
         }
         if let Some(bucket) = decision.bucket {
             host::set_header(REQUEST, BUCKET_HEADER, bucket.to_string().as_bytes());
         }
-        (decision.response, Action::Continue)
+        (decision, Action::Continue)
     }
 
     /// Whether a quota refuses a request; then the client has its answer.
@@ -163,7 +185,7 @@ fn problem(title: &str, detail: &str) -> String {
 /// A browser that gets 421 may ask again elsewhere (RFC 9110, 15.5.20); but that a request went to a
 /// pod of another version is our own affair.
 fn hide_mismatch() {
-    if host::has_header(RESPONSE, MISMATCH_HEADER) {
+    if host::header(RESPONSE, MISMATCH_HEADER).is_some() {
         host::remove_header(RESPONSE, MISMATCH_HEADER);
         host::set_header(RESPONSE, ":status", b"502");
     }
@@ -180,7 +202,7 @@ fn answer(plan: &ResponsePlan) {
         host::remove_header(RESPONSE, name);
     }
     // Most responses have none, and to ask for one header costs less than for all.
-    let value = if host::has_header(RESPONSE, "cache-control") {
+    let value = if host::header(RESPONSE, "cache-control").is_some() {
         let fields = host::headers(RESPONSE);
         let values: Vec<&[u8]> = Headers::new(&fields).all("cache-control").collect();
         private_cache_control(&values)
