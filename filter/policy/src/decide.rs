@@ -68,14 +68,14 @@ pub struct Assignment {
     pub slot: Option<u32>,
     /// Whether a visitor id was minted: a new person.
     pub minted: bool,
+    /// Whether somebody chose the version: by the override, here or for the page that calls.
+    pub chosen: bool,
 }
 
 impl Assignment {
     /// The user's bucket. Who chose the version belongs to no experiment.
     fn bucket(&self) -> Option<u32> {
-        self.slot
-            .filter(|_| self.source != Source::Override)
-            .map(bucket)
+        self.slot.filter(|_| !self.chosen).map(bucket)
     }
 }
 
@@ -219,20 +219,27 @@ impl Rollout {
             source: Source::Baseline,
             slot: identity.map(|(_, identity)| slot_of(identity)),
             minted: false,
+            chosen: false,
         };
         let mut cookies = Vec::new();
         let cookie = self.version_cookie(headers);
 
         if let Some(version) = self.overridden(headers) {
             (assignment.version, assignment.source) = (version, Source::Override);
+            assignment.chosen = true;
             return (assignment, cookies);
         }
+        let remembered = cookie.filter(|_| self.stickiness == Stickiness::Cookie);
+        let remembered = remembered.map(|(version, _)| version);
         // The header first: it is the version of the page that calls, which an override may have led
         // elsewhere than the cookie says, and page and API must agree.
         if let Some(version) = self.brought_along(headers) {
             (assignment.version, assignment.source) = (version, Source::Header);
-        } else if let Some((version, _)) = cookie.filter(|_| self.stickiness == Stickiness::Cookie)
-        {
+            let of_slot = || Some(self.version_of_slot(assignment.slot?));
+            assignment.chosen = remembered
+                .or_else(of_slot)
+                .is_some_and(|own| own != version);
+        } else if let Some(version) = remembered {
             (assignment.version, assignment.source) = (version, Source::Cookie);
         } else if self.on_missing == OnMissing::Split {
             let mut minted = None;

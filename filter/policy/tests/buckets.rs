@@ -32,7 +32,12 @@ fn it_stays_whatever_version_the_user_has() {
     for (policy, headers) in [
         (&page, &with_cookie[..]),
         (&api, &[alice]),
-        (&api, &[alice, ("x-app-version", "canary")]),
+        // As her page has it, which was of the version of her slot, or of her cookie.
+        (&api, &[alice, ("x-app-version", "stable")]),
+        (
+            &api,
+            &[with_cookie[0], with_cookie[1], ("x-app-version", "canary")],
+        ),
     ] {
         let bucket = decide(policy, &get(headers)).bucket;
         assert_eq!(bucket, Some(bucket_of("alice")), "{headers:?}");
@@ -43,9 +48,20 @@ fn it_stays_whatever_version_the_user_has() {
 fn who_chose_the_version_or_is_nobody_has_none() {
     let split = policy(json!({ "exempt": ["/health"] }));
     let nameless = policy(json!({ "identity": [{ "header": "x-user", "trusted": true }] }));
+    let api = policy(json!({ "clientHeader": "accept", "onMissing": "baseline" }));
     let alice = ("x-user", "alice");
     for (policy, request) in [
         (&split, get(&[alice, ("x-experiment", "canary")])),
+        // Of a page that the override led to canary.
+        (&api, get(&[alice, ("x-app-version", "canary")])),
+        (
+            &api,
+            get(&[
+                alice,
+                ("cookie", "app-version=stable.0.20454"),
+                ("x-app-version", "canary"),
+            ]),
+        ),
         (
             &split,
             request("GET", "sms-checker.local", "/health", &[alice]),
