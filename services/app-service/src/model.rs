@@ -11,15 +11,9 @@ use prometheus::{HistogramOpts, HistogramVec, IntCounterVec, IntGauge, Opts, Reg
 use reqwest::{Client, Url, redirect};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
-use service_kit::{Problem, SERVED_BY, request_id, trace_headers};
+use service_kit::{Problem, SERVED_BY, request_id, seconds, trace_headers};
 
 use crate::bucket::{bucket, labels_of_all};
-
-/// Seconds: from half a millisecond to the deadline of some seconds, in steps of a fifth, for
-/// experiments that look for changes of a twentieth.
-fn borders() -> prometheus::Result<Vec<f64>> {
-    prometheus::exponential_buckets(0.000_5, 1.2, 52)
-}
 
 /// Why a question has no answer.
 const LATE: &str = "late";
@@ -114,7 +108,7 @@ impl ModelClient {
                 "answer_duration_seconds",
                 "Time from the question to the model to its answer, if there was one.",
             )
-            .buckets(borders()?),
+            .buckets(seconds()?),
             &["bucket"],
         )?;
         for bucket in labels_of_all() {

@@ -19,7 +19,7 @@ mod unread;
 
 pub use args::{CommonArgs, Version, deadline, settings};
 pub use json::Json;
-pub use observe::request_id;
+pub use observe::{request_id, seconds};
 pub use page::Page;
 pub use problem::Problem;
 pub use serve::run;
