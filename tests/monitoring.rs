@@ -6,8 +6,8 @@ use std::fs;
 use std::path::Path;
 
 use harness::build::workspace;
-use harness::monitoring;
-use promql_parser::parser::{self, Expr};
+use harness::monitoring::{self, Metric};
+use promql_parser::parser::{self, Expr, VectorSelector};
 use promql_parser::util::{ExprVisitor, walk_expr};
 use serde_json::Value;
 
@@ -83,55 +83,42 @@ fn queries() -> Vec<(String, String)> {
     queries
 }
 
-/// The metrics that a query names.
-fn metrics_of(query: &str) -> BTreeSet<String> {
-    struct Names(BTreeSet<String>);
+/// The selectors of a query.
+fn selectors(query: &str) -> Vec<VectorSelector> {
+    struct Selectors(Vec<VectorSelector>);
 
-    impl ExprVisitor for Names {
+    impl ExprVisitor for Selectors {
         type Error = Infallible;
 
         fn pre_visit(&mut self, expr: &Expr) -> Result<bool, Infallible> {
-            let selector = match expr {
-                Expr::VectorSelector(selector) => selector,
-                Expr::MatrixSelector(matrix) => &matrix.vs,
-                _ => return Ok(true),
-            };
-            let name = selector.name.clone();
-            self.0.insert(name.expect("a selector names its metric"));
+            match expr {
+                Expr::VectorSelector(selector) => self.0.push(selector.clone()),
+                Expr::MatrixSelector(matrix) => self.0.push(matrix.vs.clone()),
+                _ => {}
+            }
             Ok(true)
         }
     }
 
     let expr = parser::parse(query).unwrap_or_else(|error| panic!("{query}: {error}"));
-    let mut names = Names(BTreeSet::new());
-    let Ok(_) = walk_expr(&mut names, &expr);
-    names.0
+    let mut selectors = Selectors(Vec::new());
+    let Ok(_) = walk_expr(&mut selectors, &expr);
+    selectors.0
 }
 
-/// A line of metrics.md.
-struct Metric {
-    kind: String,
-    exporter: String,
-    used_by: BTreeSet<String>,
+fn name(selector: &VectorSelector) -> String {
+    let name = selector.name.clone();
+    name.expect("a selector names its metric")
+}
+
+/// The metrics that a query names.
+fn metrics_of(query: &str) -> BTreeSet<String> {
+    selectors(query).iter().map(name).collect()
 }
 
 fn page() -> BTreeMap<String, Metric> {
-    let page = fs::read_to_string(monitoring::file("metrics.md")).expect("a page");
-    let lines = page.lines().filter_map(|line| {
-        let cells = line.strip_prefix("| `")?.strip_suffix(" |")?;
-        let cells: Vec<_> = cells.split(" | ").collect();
-        let [name, kind, _labels, _unit, exporter, used_by] = cells[..] else {
-            panic!("six cells: {line}");
-        };
-        let used_by = used_by.split("; ").filter(|user| !user.is_empty());
-        let metric = Metric {
-            kind: kind.to_owned(),
-            exporter: exporter.to_owned(),
-            used_by: used_by.map(str::to_owned).collect(),
-        };
-        Some((name.trim_end_matches('`').to_owned(), metric))
-    });
-    lines.collect()
+    let page = monitoring::page().expect("a page").into_iter();
+    page.map(|metric| (metric.name.clone(), metric)).collect()
 }
 
 /// A series by the name of its metric: a histogram has several.
@@ -197,6 +184,34 @@ fn the_page_has_all_recorded_metrics_and_all_that_readmes_have() {
         .filter(|name| !page.contains_key(*name))
         .collect();
     assert!(missing.is_empty(), "{missing:?}");
+}
+
+/// Somebody else may scrape the same pods, or have a metric of the same name.
+#[test]
+fn rules_and_panels_ask_for_the_targets_of_these_monitors_alone() {
+    for (asks, query) in queries() {
+        for selector in selectors(&query) {
+            // What is recorded is of these targets.
+            let is_recorded = name(&selector).contains(':');
+            let matchers = &selector.matchers.matchers;
+            let is_ours = matchers.iter().any(|matcher| matcher.name == "lanekeeper");
+            assert!(is_recorded || is_ours, "{asks}: {query}");
+        }
+    }
+}
+
+#[test]
+fn the_runbook_asks_for_metrics_that_there_are() {
+    let page = page();
+    let runbook = fs::read_to_string(monitoring::file("runbook.md")).expect("a runbook");
+    let indented = runbook.lines().filter_map(|line| line.strip_prefix("    "));
+    let queries: Vec<_> = indented.filter(|line| !line.starts_with('$')).collect();
+    assert!(queries.len() > 20, "{queries:#?}");
+    for query in queries {
+        for series in metrics_of(query) {
+            assert!(page.contains_key(metric_of(&page, &series)), "{query}");
+        }
+    }
 }
 
 #[test]
@@ -355,6 +370,30 @@ fn the_gateway_that_is_scraped_is_the_one_that_has_the_plugin() {
     let namespaces = Value::from(vec![plugin["metadata"]["namespace"].clone()]);
     assert_eq!(monitor["namespaceSelector"]["matchNames"], namespaces);
     assert_eq!(monitor["selector"], plugin["spec"]["selector"]);
+}
+
+#[test]
+fn each_colour_of_the_translation_api_is_scraped_once() {
+    let monitor = monitor("lanekeeper-translation");
+    let endpoint = &monitor["endpoints"][0];
+    let mut selected = Vec::new();
+    for step in ["01-blue", "02-green"] {
+        let file = format!("istio/blue-green/{step}.yaml");
+        let objects = lanekeeper_cli::read_documents(&workspace().join(file)).expect("YAML");
+        for service in objects.iter().filter(|object| object["kind"] == "Service") {
+            let (metadata, labels) = (&service["metadata"], &service["metadata"]["labels"]);
+            let namespaces = Value::from(vec![metadata["namespace"].clone()]);
+            assert_eq!(monitor["namespaceSelector"]["matchNames"], namespaces);
+            let app = &monitor["selector"]["matchLabels"]["app"];
+            let expression = &monitor["selector"]["matchExpressions"][0];
+            assert_eq!(expression["operator"], "Exists");
+            if labels["app"] == *app && labels[text(&expression["key"])].is_string() {
+                assert_eq!(service["spec"]["ports"][0]["name"], endpoint["port"]);
+                selected.push(service["spec"]["selector"]["version"].clone());
+            }
+        }
+    }
+    assert_eq!(selected, ["blue", "green"]);
 }
 
 #[test]

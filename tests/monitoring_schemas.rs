@@ -86,6 +86,7 @@ fn the_operator_takes_monitors_and_rules() {
     };
     let kinds = [
         ("PodMonitor", "podmonitors", 2),
+        ("ServiceMonitor", "servicemonitors", 1),
         ("PrometheusRule", "prometheusrules", 1),
     ];
     for (kind, plural, count) in kinds {
@@ -114,7 +115,7 @@ fn the_operator_takes_monitors_and_rules() {
     // One namespace, by which nothing of istio/ is touched.
     let elsewhere = |object: &&Value| object["metadata"]["namespace"] != "monitoring";
     assert_eq!(objects.iter().find(elsewhere), None);
-    assert_eq!(objects.len(), 5);
+    assert_eq!(objects.len(), 6);
 }
 
 /// Runs grafana_schema.py on dashboards; what it says.
