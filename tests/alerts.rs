@@ -15,127 +15,110 @@ use std::time::{Duration, Instant};
 
 use harness::http::{self, Client, Request};
 use harness::monitoring;
-use harness::prometheus::{Monitoring, WINDOW};
+use harness::process::Process;
+use harness::prometheus::{Monitoring, Options, WINDOW};
 use harness::sentiment;
-use lanekeeper_cli::read_document;
 use live::{BUSY, PATIENCE, System, name, wait};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 #[test]
 fn when_all_is_well_every_rule_and_panel_has_data_and_nothing_is_told_but_that_it_is_busy() {
     let mut system = System::start(true);
-    let queries = [recording_rules(), panels()].concat();
+    let queries = monitoring::queries(&format!("{}s", WINDOW.as_secs())).expect("queries");
     assert!(queries.len() > 50, "{}", queries.len());
-    let mut empty = Vec::new();
+    let mut empty;
     let start = Instant::now();
     loop {
-        empty.clear();
-        for (place, query) in &queries {
-            let found = system.monitoring.query(query).expect("a query");
-            if !found.iter().any(|(_, value)| value.is_finite()) {
-                empty.push(format!("{place}: {query}"));
-            }
-        }
+        empty = monitoring::without_data(system.monitoring.api(), &queries).expect("answers");
         if empty.is_empty() || start.elapsed() > WINDOW + PATIENCE {
             break;
         }
         thread::sleep(Duration::from_secs(1));
     }
     assert!(empty.is_empty(), "no data:\n{}", empty.join("\n"));
-    every_rule_is_evaluated(&system.monitoring);
-    the_page_has_what_is_exported(&system.monitoring);
+    let unhealthy = system.monitoring.api().unhealthy_rules().expect("rules");
+    assert!(unhealthy.is_empty(), "{unhealthy:#?}");
+    let faults = monitoring::faults_of_page(system.monitoring.api()).expect("answers");
+    assert!(faults.is_empty(), "metrics.md: {faults:#?}");
 
     let firing = wait("that it is busy", || {
-        let alerts = system.monitoring.alerts().expect("alerts");
-        let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
-        let firing: BTreeSet<_> = firing.map(|alert| name(alert).to_owned()).collect();
-        (firing.len() >= BUSY.len()).then_some(firing)
+        let alerts = system.monitoring.api().alerts().expect("alerts");
+        let firing = alerts.into_iter().filter(|a| a["state"] == "firing");
+        let firing: Vec<_> = firing.collect();
+        (BUSY
+            .iter()
+            .all(|busy| firing.iter().any(|alert| name(alert) == *busy)))
+        .then_some(firing)
     });
-    assert_eq!(firing, BUSY.map(str::to_owned).into());
+    let names: BTreeSet<_> = firing.iter().map(name).collect();
+    assert_eq!(names, BUSY.into());
+    for alert in &firing {
+        system.was_pending(name(alert));
+        says_what_to_do(&mail_that_begins(&system.monitoring, alert), alert);
+    }
     system.crowd.go();
     wait("that it is quiet", || {
-        let alerts = system.monitoring.alerts().expect("alerts");
+        let alerts = system.monitoring.api().alerts().expect("alerts");
         (!alerts.iter().any(|alert| alert["state"] == "firing")).then_some(())
     });
+    nothing_was_told_but(&system.monitoring, &[]);
 }
 
-fn every_rule_is_evaluated(monitoring: &Monitoring) {
-    let rules = monitoring.ask("rules", &[]).expect("rules");
-    for group in rules["groups"].as_array().expect("groups") {
-        for rule in group["rules"].as_array().expect("rules") {
-            assert_eq!(rule["health"], "ok", "{rule:#}");
-        }
+/// Neither by Prometheus at any time, nor by mail, but that it is busy.
+fn nothing_was_told_but(monitoring: &Monitoring, told: &[Value]) {
+    let fired = monitoring.api().alerts_of_late("firing").expect("alerts");
+    let fired: BTreeSet<_> = fired.iter().map(String::as_str).collect();
+    let expected = told.iter().map(name).chain(BUSY);
+    assert_eq!(fired, expected.collect());
+    for mail in mails(monitoring) {
+        let is_of = |name: &str| mail.text.contains(&format!("#{}\n", name.to_lowercase()));
+        assert!(fired.iter().any(|name| is_of(name)), "{}", mail.subject);
     }
 }
 
-/// `monitoring/metrics.md` against what was scraped, but for what Envoy and Prometheus say themselves.
-fn the_page_has_what_is_exported(monitoring: &Monitoring) {
-    const OTHERS: [&str; 3] = ["envoy_", "scrape_", "ALERTS"];
-    let names = monitoring.ask("label/__name__/values", &[]).expect("names");
-    let names = names
-        .as_array()
-        .expect("names")
-        .iter()
-        .filter_map(Value::as_str);
-    let is_ours = |name: &&str| !OTHERS.iter().any(|other| name.starts_with(other));
-    let exported: BTreeSet<_> = names.filter(is_ours).map(str::to_owned).collect();
-
-    let page = fs::read_to_string(monitoring::file("metrics.md")).expect("a page");
-    let rows = page
-        .lines()
-        .filter_map(|line| line.strip_prefix("| `")?.split_once("` | "));
-    let on_page = rows.flat_map(|(name, rest)| {
-        match rest.starts_with("histogram ") {
-            true => vec!["_bucket", "_count", "_sum"],
-            false => vec![""],
-        }
-        .into_iter()
-        .map(move |suffix| format!("{name}{suffix}"))
+/// A plugin without a policy is told once, and not that the push was refused, too.
+#[test]
+fn what_is_said_by_a_graver_alert_is_not_told_again() {
+    let dir = Process::scratch_dir("inhibited").expect("a directory");
+    let options = Options {
+        dir: dir.clone(),
+        ports: [0, 0],
+        hurry: true,
+    };
+    let monitoring = Monitoring::start(&options, &[]).expect("Prometheus and Alertmanager");
+    let alert = |name: &str, instance: &str| {
+        json!({
+            "labels": {
+                "alertname": name, "namespace": "istio-system", "job": "gateway",
+                "instance": instance, "plugin": "lanekeeper", "severity": "warning",
+            },
+            "annotations": { "summary": format!("{name} at {instance}") },
+        })
+    };
+    let alerts = json!([
+        alert("PolicyRejected", "with-neither"),
+        alert("PolicyRejected", "with-the-one-before"),
+        alert("NoPolicy", "with-neither"),
+    ]);
+    let post = Request::post("/api/v2/alerts", alerts.to_string())
+        .header("content-type", "application/json");
+    let answer = http::send(monitoring.alertmanager(), &post).expect("an answer");
+    assert_eq!(answer.status, 200, "{}", answer.text());
+    let mails = wait("two mails", || {
+        let mails = mails(&monitoring);
+        (mails.len() == 2).then_some(mails)
     });
-    let on_page: BTreeSet<_> = on_page.collect();
-    let difference: Vec<_> = exported.symmetric_difference(&on_page).collect();
-    assert!(
-        difference.is_empty(),
-        "exported or on the page alone: {difference:#?}"
+    let mut subjects: Vec<_> = mails.into_iter().map(|mail| mail.subject).collect();
+    subjects.sort();
+    assert_eq!(
+        subjects,
+        [
+            "[WARNING] NoPolicy at with-neither",
+            "[WARNING] PolicyRejected at with-the-one-before"
+        ]
     );
-}
-
-/// Where it is, and the name of what is recorded.
-fn recording_rules() -> Vec<(String, String)> {
-    let files = monitoring::files("rules", "yaml").expect("rules");
-    let documents = files.iter().map(|file| read_document(file).expect("rules"));
-    let mut found = Vec::new();
-    for document in documents {
-        for group in document["groups"].as_array().expect("groups") {
-            for rule in group["rules"].as_array().expect("rules") {
-                let record = rule["record"].as_str();
-                found.extend(record.map(|name| ("rules".to_owned(), name.to_owned())));
-            }
-        }
-    }
-    found
-}
-
-/// Where it is, and what the panel asks when nothing is chosen.
-fn panels() -> Vec<(String, String)> {
-    let mut found = Vec::new();
-    for file in monitoring::files("dashboards", "json").expect("dashboards") {
-        let dashboard = read_document(&file).expect("a dashboard");
-        let variables = dashboard["templating"]["list"].as_array().expect("a list");
-        for panel in dashboard["panels"].as_array().expect("panels") {
-            for target in panel["targets"].as_array().into_iter().flatten() {
-                let mut query = target["expr"].as_str().expect("a query").to_owned();
-                query = query.replace("$__rate_interval", &format!("{}s", WINDOW.as_secs()));
-                for variable in variables {
-                    let variable = variable["name"].as_str().expect("a name");
-                    query = query.replace(&format!("${variable}"), ".*");
-                }
-                let place = format!("{}, {}", file.display(), panel["title"]);
-                found.push((place, query));
-            }
-        }
-    }
-    found
+    drop(monitoring);
+    let _ = fs::remove_dir_all(&dir);
 }
 
 #[test]
@@ -148,6 +131,7 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     wait("data", || {
         let z = system
             .monitoring
+            .api()
             .query("version:lanekeeper_assignments:z1h");
         (!z.expect("a query").is_empty()).then_some(())
     });
@@ -165,13 +149,7 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
         .replace_model("canary", &[("MODEL_FILE", &canary)]);
     system.wait_for_end("VersionFails");
 
-    let pid = system
-        .review()
-        .topology()
-        .model("canary")
-        .expect("a model")
-        .id();
-    let pauses = Pauses::of(pid);
+    let pauses = Pauses::of(pid(&mut system, "model-canary"));
     told.push(told_by(&system, "VersionSlow"));
     drop(pauses);
     system.wait_for_end("VersionSlow");
@@ -218,37 +196,64 @@ fn what_breaks_is_told_by_its_alert_alone_and_by_mail_until_it_is_mended() {
     system.scrape_gateways(&[&gateway]);
     system.wait_for_end("SampleRatioMismatch");
 
-    // An Envoy that has no filter.
+    // Two Envoys that have no filter, told in one mail.
     let plain = system.review().topology().plain_admin().to_owned();
-    system.scrape_gateways(&[&gateway, &plain]);
+    let other = system.sms.application().topology().plain_admin().to_owned();
+    system.scrape_gateways(&[&gateway, &plain, &other]);
     told.push(told_by(&system, "LanekeeperAbsent"));
+    wait("a mail of both", || {
+        let mails = mails(&system.monitoring);
+        let both = |mail: &Mail| mail.subject.ends_with("gateway (2 alerts)");
+        mails.iter().any(both).then_some(())
+    });
     system.scrape_gateways(&[&gateway]);
     system.wait_for_end("LanekeeperAbsent");
 
-    // A service that is dead, as it is seen where Istio's agent answers for both.
-    system.scrape_sidecars_alone();
+    // A service that is dead beside its proxy, in a cluster.
+    let metrics = system.review().topology().metrics();
+    let apps = system.review().topology().apps();
+    let agents = [0, 1].map(|index| agent(&metrics.sidecars[index], &apps[index]));
+    system.scrape_agents(agents);
+    kill(pid(&mut system, "app-canary"));
     told.push(told_by(&system, "ServiceSilent"));
-    system.scrape_gateways(&[&gateway]);
+    system.review().restart_app("canary");
     system.wait_for_end("ServiceSilent");
 
-    for alert in told {
-        let mail = wait(&format!("a mail that {} is over", name(&alert)), || {
-            let mut mails = mails_about(&system.monitoring, &alert).into_iter();
+    // A version without pods, which are no targets then, until it is taken out by the policy.
+    let [_, page] = system.review().topology().pages().expect("pages");
+    system.scrape_all_but(&page);
+    kill(pid(&mut system, "page-canary"));
+    told.push(told_by(&system, "VersionUnserved"));
+    let mut without_canary = system.review().policy().clone();
+    for rollout in without_canary["rollouts"].as_array_mut().expect("rollouts") {
+        rollout["versions"][1] = json!({ "name": "canary", "state": "off" });
+    }
+    system.review().push(&without_canary.to_string());
+    system.wait_for_end("VersionUnserved");
+
+    for alert in &told {
+        let mail = wait(&format!("a mail that {} is over", name(alert)), || {
+            let mut mails = mails_about(&system.monitoring, alert).into_iter();
             mails.find(|mail| mail.subject.starts_with("[RESOLVED] "))
         });
-        says_what_to_do(&mail, &alert);
+        says_what_to_do(&mail, alert);
     }
+    nothing_was_told_but(&system.monitoring, &told);
 }
 
 /// Waits until an alert alone fires, and there is a mail of it; what fires.
 fn told_by(system: &System, expected: &str) -> Value {
     let alert = system.wait_for(expected);
-    let mail = wait(&format!("a mail of {expected}"), || {
-        let mut mails = mails_about(&system.monitoring, &alert).into_iter();
-        mails.find(|mail| !mail.subject.starts_with("[RESOLVED] "))
-    });
-    says_what_to_do(&mail, &alert);
+    says_what_to_do(&mail_that_begins(&system.monitoring, &alert), &alert);
     alert
+}
+
+/// The mail that an alert has begun.
+fn mail_that_begins(monitoring: &Monitoring, alert: &Value) -> Mail {
+    wait(&format!("a mail of {}", name(alert)), || {
+        let mut mails = mails_about(monitoring, alert).into_iter();
+        mails.find(|mail| !mail.subject.starts_with("[RESOLVED] "))
+    })
 }
 
 fn says_what_to_do(mail: &Mail, alert: &Value) {
@@ -259,6 +264,16 @@ fn says_what_to_do(mail: &Mail, alert: &Value) {
     }
     let (_, section) = link.split_once("/runbook.md#").expect("a section");
     assert_eq!(section, name(alert).to_lowercase());
+}
+
+/// The process of a service of sentiment review.
+fn pid(system: &mut System, service: &str) -> u32 {
+    let service = system.review().topology().service(service);
+    service.expect("it runs").id()
+}
+
+fn kill(pid: u32) {
+    signal("KILL", &pid.to_string());
 }
 
 /// Stops a process for a moment, again and again.
@@ -304,9 +319,35 @@ fn signal(name: &str, pid: &str) {
 
 /// The metrics of a gateway, but that it says to deal one newcomer in ten to canary.
 fn with_other_slots(gateway: &str) -> String {
+    let url = format!("http://{gateway}/stats/prometheus");
+    exporter(move || {
+        let metrics = http::get(&url).ok()?.text();
+        Some(
+            metrics
+                .lines()
+                .map(other_slots)
+                .collect::<Vec<_>>()
+                .join("\n")
+                + "\n",
+        )
+    })
+}
+
+/// What a proxy exports, and what its service does if it is there: as Istio's agent does.
+fn agent(proxy: &str, service: &str) -> String {
+    let proxy = format!("http://{proxy}/stats/prometheus");
+    let service = format!("http://{service}/metrics");
+    exporter(move || {
+        let proxy = http::get(&proxy).ok()?.text();
+        let service = http::get(&service).map(|answer| answer.text());
+        Some(proxy + &service.unwrap_or_default())
+    })
+}
+
+/// Where a text can be scraped, which is asked for each time.
+fn exporter(text: impl Fn() -> Option<String> + Send + 'static) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").expect("a port");
     let address = listener.local_addr().expect("an address").to_string();
-    let url = format!("http://{gateway}/stats/prometheus");
     thread::spawn(move || {
         for mut stream in listener.incoming().flatten() {
             let mut lines = BufReader::new(stream.try_clone().expect("a stream")).lines();
@@ -314,9 +355,7 @@ fn with_other_slots(gateway: &str) -> String {
                 .next()
                 .is_some_and(|line| line.is_ok_and(|line| !line.is_empty()))
             {}
-            let Ok(metrics) = http::get(&url) else { break };
-            let lines = metrics.text().lines().map(other_slots).collect::<Vec<_>>();
-            let body = lines.join("\n") + "\n";
+            let Some(body) = text() else { continue };
             let length = body.len();
             let head = format!(
                 "HTTP/1.1 200 OK\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\nconnection: close\r\n\r\n"
@@ -342,9 +381,15 @@ struct Mail {
     text: String,
 }
 
-/// The mails about an alert, by what its subject says.
+/// The mails about an alert, by what their subjects say.
 fn mails_about(monitoring: &Monitoring, alert: &Value) -> Vec<Mail> {
     let summary = alert["annotations"]["summary"].as_str().expect("a summary");
+    let mut mails = mails(monitoring);
+    mails.retain(|mail| mail.subject.contains(summary));
+    mails
+}
+
+fn mails(monitoring: &Monitoring) -> Vec<Mail> {
     let mails = monitoring.mail().mails().into_iter().map(|mail| {
         let mail = mailparse::parse_mail(&mail).expect("a mail");
         let subject = mail
@@ -360,7 +405,5 @@ fn mails_about(monitoring: &Monitoring, alert: &Value) -> Vec<Mail> {
             text: text.expect("text").get_body().expect("text"),
         }
     });
-    mails
-        .filter(|mail| mail.subject.contains(summary))
-        .collect()
+    mails.collect()
 }

@@ -85,15 +85,7 @@ pub fn user_of(version: &str) -> String {
         .expect("there is one")
 }
 
-/// The `name=value` parts of all Set-Cookie headers of a response, as a browser sends them back.
-pub fn cookies(response: &Response) -> String {
-    let all = response.headers.all("set-cookie").into_iter();
-    all.map(|cookie| {
-        String::from_utf8_lossy(cookie.split(|b| *b == b';').next().unwrap_or(b"")).into_owned()
-    })
-    .collect::<Vec<_>>()
-    .join("; ")
-}
+pub use harness::http::cookies;
 
 /// The Envoy under test: the version that `ENVOY_VERSION` names, as the matrix does, or the default.
 fn binary() -> PathBuf {
@@ -365,6 +357,13 @@ impl Application {
     pub fn replace_model(&mut self, version: &str, settings: &[(&str, &str)]) {
         self.topology
             .replace_model(&self.parts, version, settings)
+            .expect("it starts");
+    }
+
+    /// Starts the app-service of a version anew.
+    pub fn restart_app(&mut self, version: &str) {
+        self.topology
+            .restart_app(&self.parts, version)
             .expect("it starts");
     }
 

@@ -34,7 +34,7 @@ fn the_verdict_is_what_the_counters_come_to() {
     let users = sums.users();
     wait("the last scrape", || {
         let query = r#"sum(lanekeeper_assignments_total{rollout="sentiment"})"#;
-        let scraped = system.monitoring.query(query).expect("a query");
+        let scraped = system.monitoring.api().query(query).expect("a query");
         scraped
             .iter()
             .any(|(_, scraped)| *scraped == users)
@@ -110,7 +110,7 @@ fn verdict(system: &System, start: u64, users: u64) -> Value {
         .args(["verdict", "--output", "json", "--experiment"])
         .arg(&experiment)
         .arg("--prometheus")
-        .arg(format!("http://{}", system.monitoring.prometheus()))
+        .arg(format!("http://{}", system.monitoring.api().address()))
         .output()
         .expect("it runs");
     let said = String::from_utf8_lossy(&output.stdout);

@@ -8,13 +8,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use harness::http::{self, Client, Request};
+use harness::http;
 use harness::process::Process;
 use harness::prometheus::{Monitoring, Options, WINDOW};
+use harness::promise;
 use harness::sentiment;
 use harness::topology::Metrics;
-use promises::{Application, Sentiment, SmsChecker, cookies, half};
-use serde_json::{Value, json};
+use promises::{Application, Sentiment, SmsChecker, half};
+use serde_json::Value;
 
 /// What is told of a system that is well, as long as it is used.
 pub(crate) const BUSY: [&str; 2] = ["ManyRequests", "ManyReviews"];
@@ -50,8 +51,11 @@ impl System {
             Monitoring::start(&options, &watched).expect("Prometheus and Alertmanager");
         // What is counted before it is scraped for the first time, Prometheus does not see.
         wait("all targets", || {
-            let down = monitoring.query("up == 0 or absent(up)").expect("a query");
-            let seen = monitoring.query("count(up)").expect("a query");
+            let down = monitoring
+                .api()
+                .query("up == 0 or absent(up)")
+                .expect("a query");
+            let seen = monitoring.api().query("count(up)").expect("a query");
             let all = watched.iter().map(Metrics::count).sum::<usize>() as f64;
             let is_all = seen.iter().any(|(_, seen)| *seen == all);
             (down.is_empty() && is_all).then_some(())
@@ -60,7 +64,10 @@ impl System {
         let watched_since = now() + 1;
         // Of what was counted before the first scrape after that, increase() would know nothing.
         wait("a scrape", || {
-            let scraped = monitoring.query("min(timestamp(up))").expect("a query");
+            let scraped = monitoring
+                .api()
+                .query("min(timestamp(up))")
+                .expect("a query");
             let is_since = |(_, at): &(Value, f64)| *at > watched_since as f64;
             scraped.iter().any(is_since).then_some(())
         });
@@ -87,33 +94,54 @@ impl System {
         self.monitoring.scrape(&[review, sms]).expect("a file");
     }
 
-    /// Neither the app-services of reviews nor another gateway than theirs, but their sidecars.
-    pub(crate) fn scrape_sidecars_alone(&mut self) {
+    /// The app-services of reviews as in a cluster, where an agent offers what they export together with
+    /// what their sidecars do; by the addresses of such agents. And no other gateway than theirs.
+    pub(crate) fn scrape_agents(&mut self, agents: [String; 2]) {
         let mut review = self.review().topology().metrics();
         review
             .services
             .retain(|(service, _)| *service != "app-service");
+        review.sidecars = agents.into();
         self.monitoring.scrape(&[review]).expect("a file");
+    }
+
+    /// As [`System::scrape_gateways`], but for one target.
+    pub(crate) fn scrape_all_but(&mut self, target: &str) {
+        let mut review = self.review().topology().metrics();
+        review.services.retain(|(_, address)| address != target);
+        self.monitoring.scrape(&[review]).expect("a file");
+        let seen = format!(r#"up{{instance="{target}"}}"#);
+        wait("one target less", || {
+            let seen = self.monitoring.api().query(&seen).expect("a query");
+            seen.is_empty().then_some(())
+        });
     }
 
     /// The alerts in this state, but for those of a busy system.
     pub(crate) fn alerts(&self, state: &str) -> Vec<Value> {
-        let alerts = self.monitoring.alerts().expect("alerts").into_iter();
+        let alerts = self.monitoring.api().alerts().expect("alerts").into_iter();
         let is_told = |alert: &Value| alert["state"] == state && !BUSY.contains(&name(alert));
         alerts.filter(is_told).collect()
     }
 
-    /// Waits until an alert fires that was pending before, and no other fires; what it says.
+    /// Waits until an alert fires, and no other does; what it says. It was pending before.
     pub(crate) fn wait_for(&self, expected: &str) -> Value {
-        let mut was_pending = false;
         let firing = wait(expected, || {
-            was_pending |= self.alerts("pending").iter().any(|a| name(a) == expected);
             let firing = self.alerts("firing");
             self.only(expected, &firing);
             firing.into_iter().next()
         });
-        assert!(was_pending, "{expected} was not pending before");
+        self.was_pending(expected);
         firing
+    }
+
+    pub(crate) fn was_pending(&self, alert: &str) {
+        let pending = self.monitoring.api().alerts_of_late("pending");
+        let pending = pending.expect("alerts");
+        assert!(
+            pending.iter().any(|name| name == alert),
+            "{alert}: {pending:?}"
+        );
     }
 
     pub(crate) fn wait_for_end(&self, of: &str) {
@@ -182,8 +210,8 @@ impl Crowd {
                         break;
                     }
                     // What is broken is broken for them, too.
-                    let _ = ask_about_a_review(&reviews, visit);
-                    let _ = http::send(&messages, &message(visit));
+                    let _ = sentiment::visit(&reviews, visit);
+                    let _ = http::send(&messages, &promise::message(visit));
                     thread::sleep(Duration::from_millis(100));
                 }
             })
@@ -206,52 +234,4 @@ impl Drop for Crowd {
     fn drop(&mut self) {
         self.is_over.store(true, Ordering::Relaxed);
     }
-}
-
-pub(crate) fn ask_about_a_review(gateway: &str, visit: usize) -> anyhow::Result<()> {
-    let mut client = Client::connect(gateway)?;
-    let page = client.send(&Request::get("/").header("host", sentiment::PAGE))?;
-    let served_by = page.headers.get("x-served-by").unwrap_or_default();
-    let version = served_by
-        .rsplit_once("v=")
-        .map_or("", |(_, version)| version);
-    let ask = |path, body: Value| {
-        Request::post(path, body.to_string())
-            .header("host", sentiment::API)
-            .header("content-type", "application/json")
-            .header("cookie", cookies(&page))
-            .header("x-app-version", version)
-    };
-    let review = [
-        "The food was excellent!",
-        "Terrible, the worst service ever",
-    ][visit % 2];
-    let answer = client.send(&ask(
-        "/predict-sentiment-review",
-        json!({ "review": review }),
-    ))?;
-    let answer: Value = serde_json::from_slice(&answer.body)?;
-    let label = &answer["prediction"];
-    // Canary's answers are corrected half as often.
-    let one_in = if version == "canary" { 6 } else { 3 };
-    let verdict = match (visit % one_in, label.as_u64()) {
-        (0, Some(label)) => {
-            json!({ "action": "override", "originalLabel": label, "correctedLabel": 1 - label })
-        }
-        _ => json!({ "action": "confirm", "originalLabel": label }),
-    };
-    client.send(&ask("/reviews/confirm", verdict))?;
-    Ok(())
-}
-
-pub(crate) fn message(visit: usize) -> Request {
-    let sms = [
-        "see you at six",
-        "WINNER! Claim your FREE prize now, text YES to 80001",
-    ][visit % 2];
-    Request::post("/sms", json!({ "sms": sms, "guess": "ham" }).to_string())
-        .header("host", "sms-checker.local")
-        // Few enough for no quota to refuse them, and no other one asks about visitors.
-        .header("x-user", format!("user-{}", visit % 500))
-        .header("content-type", "application/json")
 }

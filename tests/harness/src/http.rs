@@ -302,3 +302,12 @@ fn parse_head<'b>(
     let headers = headers.map(|h| (h.name, h.value)).collect();
     Ok(Some((length, status, headers)))
 }
+/// The `name=value` parts of all Set-Cookie headers of a response, as a browser sends them back.
+pub fn cookies(response: &Response) -> String {
+    let all = response.headers.all("set-cookie").into_iter();
+    all.map(|cookie| {
+        String::from_utf8_lossy(cookie.split(|b| *b == b';').next().unwrap_or(b"")).into_owned()
+    })
+    .collect::<Vec<_>>()
+    .join("; ")
+}

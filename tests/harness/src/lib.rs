@@ -14,6 +14,7 @@
 //! | [`plugin`] | the file from which an Envoy reads the filter and its policy |
 //! | [`topology`] | an application with gateway, sidecars and services, and the same behind plain Envoy |
 //! | [`prometheus`] | Prometheus and Alertmanager, configured as in `monitoring/` |
+//! | [`prometheus_api`] | any Prometheus, asked |
 //! | [`mail`] | a mail server that keeps what it gets |
 //! | [`process`] | any other program, with its log, killed with its owner |
 //! | [`upstream`] | a server that answers with exactly what it received |
@@ -37,6 +38,7 @@ pub mod plugin;
 pub mod ports;
 pub mod process;
 pub mod prometheus;
+pub mod prometheus_api;
 pub mod promise;
 pub mod sentiment;
 pub mod template;

@@ -5,14 +5,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use lanekeeper_cli::read_document;
 use serde_json::{Value, json};
 
-use crate::http::{self, Request};
+use crate::http;
 use crate::mail::{self, MailServer};
 use crate::ports::free_ports;
 use crate::process::Process;
+use crate::prometheus_api::Api;
 use crate::topology::Metrics;
 use crate::{debian, monitoring};
 
@@ -36,13 +37,11 @@ pub struct Monitoring {
     prometheus: Process,
     alertmanager: Process,
     mail: MailServer,
-    /// `127.0.0.1:port` of both.
-    addresses: [String; 2],
+    api: Api,
+    /// `127.0.0.1:port` of Alertmanager.
+    alertmanager_address: String,
     config: PathBuf,
 }
-
-/// A series at one moment.
-pub type Sample = (Value, f64);
 
 impl Monitoring {
     /// Starts all three, and waits until they are ready.
@@ -94,10 +93,11 @@ impl Monitoring {
             prometheus,
             alertmanager,
             mail,
-            addresses,
+            api: Api::at(&addresses[0]),
+            alertmanager_address: addresses[1].clone(),
             config,
         };
-        let [prometheus, alertmanager] = monitoring.addresses.clone();
+        let [prometheus, alertmanager] = addresses;
         for (process, address) in [
             (&mut monitoring.prometheus, prometheus),
             (&mut monitoring.alertmanager, alertmanager),
@@ -111,14 +111,14 @@ impl Monitoring {
         Ok(monitoring)
     }
 
-    /// `127.0.0.1:port` of Prometheus.
-    pub fn prometheus(&self) -> &str {
-        &self.addresses[0]
+    /// Prometheus, to be asked.
+    pub fn api(&self) -> &Api {
+        &self.api
     }
 
     /// `127.0.0.1:port` of Alertmanager.
     pub fn alertmanager(&self) -> &str {
-        &self.addresses[1]
+        &self.alertmanager_address
     }
 
     /// The mail server.
@@ -135,51 +135,10 @@ impl Monitoring {
     pub fn scrape(&self, targets: &[Metrics]) -> Result<()> {
         write_targets(&self.config, targets)
     }
-
-    /// What a query finds now.
-    pub fn query(&self, query: &str) -> Result<Vec<Sample>> {
-        let data = self.ask("query", &[("query", query)])?;
-        let result = &data["result"];
-        if data["resultType"] == "scalar" {
-            return Ok(vec![(json!({}), number(&result[1])?)]);
-        }
-        let series = result.as_array().context("no vector")?.iter();
-        series
-            .map(|series| Ok((series["metric"].clone(), number(&series["value"][1])?)))
-            .collect()
-    }
-
-    /// The alerts that are pending or firing, as Prometheus has them.
-    pub fn alerts(&self) -> Result<Vec<Value>> {
-        let data = self.ask("alerts", &[])?;
-        Ok(data["alerts"].as_array().context("no alerts")?.clone())
-    }
-
-    /// `data` of an answer of Prometheus's API.
-    pub fn ask(&self, what: &str, parameters: &[(&str, &str)]) -> Result<Value> {
-        let words = parameters.iter().map(|(name, value)| {
-            // Every byte, so that none has a meaning.
-            let value: String = value.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            format!("{name}={value}")
-        });
-        let query = words.collect::<Vec<_>>().join("&");
-        let request = Request::get(&format!("/api/v1/{what}?{query}"));
-        let answer = http::send(self.prometheus(), &request)?;
-        let body: Value = serde_json::from_slice(&answer.body)
-            .with_context(|| format!("{what}: {}", answer.text()))?;
-        ensure!(body["status"] == "success", "{what}: {}", body["error"]);
-        Ok(body["data"].clone())
-    }
 }
 
 fn flag(name: &str, value: impl std::fmt::Display) -> String {
     format!("--{name}={value}")
-}
-
-fn number(value: &Value) -> Result<f64> {
-    let text = value.as_str().context("no number")?;
-    // +Inf, -Inf and NaN are numbers to Rust, too.
-    text.parse().with_context(|| format!("{text}: no number"))
 }
 
 /// A copy of `monitoring/`, for this machine.
@@ -265,9 +224,11 @@ fn write(file: &Path, document: &Value) -> Result<()> {
         .with_context(|| format!("cannot write {}", file.display()))
 }
 
-/// What rules look back at in a hurry, at most, and how long alerts are pending.
+/// What rules look back at in a hurry, at most, and how long alerts are pending and go on.
 pub const WINDOW: Duration = Duration::from_secs(20);
-const PENDING: Duration = Duration::from_secs(3);
+const PENDING: Duration = Duration::from_secs(5);
+/// As long as programs take to start, or Prometheus to learn of another target, nothing is down.
+const DOWN: Duration = Duration::from_secs(15);
 
 fn cut_down(rules: &mut Value) {
     let groups = rules["groups"].as_array_mut().into_iter().flatten();
@@ -276,8 +237,14 @@ fn cut_down(rules: &mut Value) {
         if let Some(expression) = rule["expr"].as_str() {
             rule["expr"] = look_back_less(expression).into();
         }
-        if let Some(pending) = rule["for"].as_str() {
-            rule["for"] = at_most(pending, PENDING).into();
+        let is_of_targets = rule["expr"]
+            .as_str()
+            .is_some_and(|expr| expr.contains("up{"));
+        let most = if is_of_targets { DOWN } else { PENDING };
+        for field in ["for", "keep_firing_for"] {
+            if let Some(time) = rule[field].as_str() {
+                rule[field] = at_most(time, most).into();
+            }
         }
     }
 }

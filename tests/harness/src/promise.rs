@@ -4,6 +4,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
+use serde_json::json;
 
 use crate::http::{Request, Response};
 
@@ -18,6 +19,19 @@ pub fn sms() -> Request {
 /// The question that an app-service asks its model.
 pub fn predict() -> Request {
     question("/predict")
+}
+
+/// A message at the gateway, from one of 500 users, with what that user thinks of it; one for each number.
+pub fn message(number: usize) -> Request {
+    let sms = [
+        "see you at six",
+        "WINNER! Claim your FREE prize now, text YES to 80001",
+    ][number % 2];
+    Request::post("/sms", json!({ "sms": sms, "guess": "ham" }).to_string())
+        .header("host", "sms-checker.local")
+        // Few enough for no quota to refuse them, and no other one asks about visitors.
+        .header("x-user", format!("user-{}", number % 500))
+        .header("content-type", "application/json")
 }
 
 fn question(path: &str) -> Request {

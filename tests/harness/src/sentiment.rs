@@ -2,8 +2,9 @@
 //! one host calls the API of another.
 
 use anyhow::{Context, Result, ensure};
+use serde_json::{Value, json};
 
-use crate::http::{self, Request, Response};
+use crate::http::{self, Client, Request, Response, cookies};
 
 /// The host of the page.
 pub const PAGE: &str = "app-frontend.k8s.local";
@@ -25,6 +26,43 @@ pub fn review(version: &str, origin: &str) -> Request {
         .header("content-type", "application/json")
         .header("origin", origin)
         .header("x-app-version", version)
+}
+
+/// Somebody comes, asks about a review, and says what to think of the answer; one for each number.
+pub fn visit(gateway: &str, number: usize) -> Result<()> {
+    let mut client = Client::connect(gateway)?;
+    let page = client.send(&page())?;
+    let served_by = page.headers.get("x-served-by").unwrap_or_default();
+    let version = served_by
+        .rsplit_once("v=")
+        .map_or("", |(_, version)| version);
+    let ask = |path, body: Value| {
+        Request::post(path, body.to_string())
+            .header("host", API)
+            .header("content-type", "application/json")
+            .header("cookie", cookies(&page))
+            .header("x-app-version", version)
+    };
+    let review = [
+        "The food was excellent!",
+        "Terrible, the worst service ever",
+    ][number % 2];
+    let answer = client.send(&ask(
+        "/predict-sentiment-review",
+        json!({ "review": review }),
+    ))?;
+    let answer: Value = serde_json::from_slice(&answer.body)?;
+    let label = &answer["prediction"];
+    // Canary's answers are corrected half as often.
+    let one_in = if version == "canary" { 6 } else { 3 };
+    let verdict = match (number % one_in, label.as_u64()) {
+        (0, Some(label)) => {
+            json!({ "action": "override", "originalLabel": label, "correctedLabel": 1 - label })
+        }
+        _ => json!({ "action": "confirm", "originalLabel": label }),
+    };
+    client.send(&ask("/reviews/confirm", verdict))?;
+    Ok(())
 }
 
 /// Gets the page with a header that decides on its version, and asks what it would ask: page, API and

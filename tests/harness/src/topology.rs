@@ -133,13 +133,7 @@ impl Topology {
                 model_ports,
                 shadow_port,
             )?);
-            let proxy = format!("http://{HOST}:{outbound_port}");
-            let settings = [
-                ("HTTP_PROXY", proxy.as_str()),
-                // The name that the model has in a cluster; the sidecar knows where it is.
-                ("MODEL_SERVICE_URL", "http://model-service:8081"),
-            ];
-            services.push(parts.app_service("app", version, app_port, &settings)?);
+            services.push(parts.app_behind_sidecar(version, app_port, outbound_port)?);
 
             let model = format!("http://{HOST}:{plain_model_port}");
             let settings = [("MODEL_SERVICE_URL", model.as_str())];
@@ -183,6 +177,12 @@ impl Topology {
         self.app_ports.map(|port| format!("{HOST}:{port}"))
     }
 
+    /// Where the pages listen: stable's and canary's.
+    pub fn pages(&self) -> Option<[String; 2]> {
+        let ports = self.page_ports?;
+        Some(ports.map(|port| format!("{HOST}:{port}")))
+    }
+
     /// Pages, apps and models.
     pub fn services(&self) -> &[Process] {
         &self.services
@@ -202,8 +202,8 @@ impl Topology {
     /// Service and `host:port`. Envoys have them under `/stats/prometheus`.
     pub fn metrics(&self) -> Metrics {
         let at = |port| format!("{HOST}:{port}");
-        let pages = self.page_ports.into_iter().flatten();
-        let pages = pages.map(|port| ("app-frontend", at(port)));
+        let pages = self.pages().into_iter().flatten();
+        let pages = pages.map(|address| ("app-frontend", address));
         let apps = self.apps().map(|address| ("app-service", address));
         let [stable, canary, shadow] = self.model_ports.map(at);
         let models = [
@@ -229,9 +229,8 @@ impl Topology {
         self.plain.admin_address()
     }
 
-    /// The model service of a version, or the shadow's.
-    pub fn model(&self, version: &str) -> Option<&Process> {
-        let name = format!("model-{version}");
+    /// A service by its name, such as `model-canary`, `model-shadow`, `app-stable` or `page-canary`.
+    pub fn service(&self, name: &str) -> Option<&Process> {
         self.services.iter().find(|service| service.name() == name)
     }
 
@@ -251,6 +250,18 @@ impl Topology {
         self.services.retain(|service| service.name() != name);
         self.services
             .push(parts.model_service(version, port, settings)?);
+        Ok(())
+    }
+
+    /// Starts the app-service of a version anew.
+    pub fn restart_app(&mut self, parts: &Parts, version: &str) -> Result<()> {
+        let name = format!("app-{version}");
+        self.services.retain(|service| service.name() != name);
+        let index = VERSIONS.iter().position(|known| *known == version);
+        let index = index.with_context(|| format!("there is no app {version}"))?;
+        let outbound_port = self.sidecars[index].port("outbound")?;
+        let app = parts.app_behind_sidecar(version, self.app_ports[index], outbound_port)?;
+        self.services.push(app);
         Ok(())
     }
 
@@ -317,6 +328,16 @@ impl Parts {
         let model = self.model_file(version);
         let settings = [&[("MODEL_FILE", model.as_str())], settings].concat();
         self.service(&self.model_service, "model", version, port, &settings)
+    }
+
+    fn app_behind_sidecar(&self, version: &str, port: u16, outbound_port: u16) -> Result<Process> {
+        let proxy = format!("http://{HOST}:{outbound_port}");
+        let settings = [
+            ("HTTP_PROXY", proxy.as_str()),
+            // The name that the model has in a cluster; the sidecar knows where it is.
+            ("MODEL_SERVICE_URL", "http://model-service:8081"),
+        ];
+        self.app_service("app", version, port, &settings)
     }
 
     fn app_service(

@@ -50,8 +50,10 @@ impl Watch {
 
     /// Where to look.
     pub(super) fn address(&self) -> String {
-        let (prometheus, alertmanager) =
-            (self.monitoring.prometheus(), self.monitoring.alertmanager());
+        let (prometheus, alertmanager) = (
+            self.monitoring.api().address(),
+            self.monitoring.alertmanager(),
+        );
         let mails = self.monitoring.mail().dir();
         let here = std::env::current_dir().unwrap_or_default();
         let mails = mails.strip_prefix(here).unwrap_or(mails).display();
@@ -68,7 +70,7 @@ impl Watch {
         }
         self.next = Instant::now() + LOOK;
         // It was asked too much at once, and is asked again soon.
-        let Ok(alerts) = self.monitoring.alerts() else {
+        let Ok(alerts) = self.monitoring.api().alerts() else {
             return Vec::new();
         };
         let firing = alerts.iter().filter(|alert| alert["state"] == "firing");
