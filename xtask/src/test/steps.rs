@@ -188,13 +188,12 @@ fn monitor() -> Result<Outcome> {
         Ok(_) => run("monitoring_rules")?,
         Err(error) => missing.push(format!("{error:#}")),
     }
-    let servers = ["prometheus", "prometheus-alertmanager"].map(debian::command);
-    match servers.into_iter().find_map(Result::err) {
-        None => {
+    match monitoring_servers() {
+        Ok(()) => {
             run("alerts")?;
             run("verdict")?;
         }
-        Some(error) => missing.push(format!("{error:#}")),
+        Err(error) => missing.push(format!("{error:#}")),
     }
     let python = "import sys, pip; sys.exit(sys.version_info < (3, 11))";
     match works("go", &["version"]) && works("python3", &["-c", python]) {
@@ -205,6 +204,13 @@ fn monitor() -> Result<Outcome> {
         true => Ok(Outcome::Passed),
         false => skip(missing.join("; ")),
     }
+}
+
+/// Whether Prometheus and Alertmanager can be had here.
+fn monitoring_servers() -> Result<()> {
+    debian::command("prometheus")?;
+    debian::command("prometheus-alertmanager")?;
+    Ok(())
 }
 
 fn mesh() -> Result<Outcome> {
@@ -306,6 +312,12 @@ fn envoys() -> Result<Outcome> {
 }
 
 fn demo() -> Result<Outcome> {
+    let ports = ["--prometheus-port=0", "--alertmanager-port=0"];
+    let monitoring = match monitoring_servers() {
+        Ok(()) => [&["--monitoring"], &ports[..]].concat(),
+        // The step of the monitoring says why.
+        Err(_) => Vec::new(),
+    };
     for app in ["sms-checker", "sentiment"] {
         // Through cargo: this program may have been built anew since it was started.
         let mut demo = cargo(&["run", "--quiet", "--locked", "--package=xtask", "--"]);
@@ -321,7 +333,7 @@ fn demo() -> Result<Outcome> {
             "--admin-port",
             "0",
         ]);
-        say_and_run(&mut demo)?;
+        say_and_run(demo.args(&monitoring))?;
     }
     Ok(Outcome::Passed)
 }
