@@ -1,6 +1,7 @@
 //! A real cluster, with Istio, this repository's images and a registry in it, as `cargo xtask e2e
 //! kind` makes it.
 
+mod forward;
 mod kubectl;
 mod registry;
 
@@ -15,6 +16,7 @@ use harness::http::{Request, Response};
 use harness::process::Process;
 use serde_json::{Value, json};
 
+pub(crate) use forward::Forward;
 pub(crate) use kubectl::Kubectl;
 
 use crate::cluster::{Changes, Cluster, Pod};
@@ -28,7 +30,12 @@ pub(crate) const GATEWAY: &str = "istio-ingressgateway";
 
 /// The images of the services that the manifests name, and how they are called where `Setup::images`
 /// says.
-const IMAGES: [&str; 3] = ["app-frontend", "app-service", "model-service"];
+const IMAGES: [&str; 4] = [
+    "app-frontend",
+    "app-service",
+    "model-service",
+    "translation-api",
+];
 
 /// Pods have to be scheduled, images unpacked and probes passed, on machines of two cores too.
 const START_TIMEOUT: Duration = Duration::from_secs(240);

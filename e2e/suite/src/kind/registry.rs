@@ -1,14 +1,13 @@
 //! Brings the filter's image into the registry of the cluster.
 
 use std::fs;
-use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::{Child, ChildStdout, Stdio};
 
 use anyhow::{Context, Result, ensure};
 use harness::http::{Request, Response, send};
 use serde_json::Value;
 
+use super::forward::Forward;
 use super::kubectl::Kubectl;
 
 /// Where `e2e/kind/registry.yaml` puts it.
@@ -28,11 +27,11 @@ pub(super) fn push(kubectl: &Kubectl, layout: &Path) -> Result<String> {
     let manifest = blob(digest)?;
     let parts: Value = serde_json::from_slice(&manifest)?;
 
-    let forward = Forward::start(kubectl)?;
+    let forward = Forward::start(kubectl, NAMESPACE, "service/registry", 5000)?;
     let layers = parts["layers"].as_array().into_iter().flatten();
     for part in layers.chain([&parts["config"]]) {
         let digest = text(&part["digest"])?;
-        forward.upload(digest, blob(digest)?)?;
+        upload(&forward.address, digest, blob(digest)?)?;
     }
     let put = Request::new("PUT", &format!("/v2/{REPOSITORY}/manifests/{digest}"))
         .header("content-type", text(&parts["mediaType"])?)
@@ -51,62 +50,19 @@ fn created(response: Response) -> Result<()> {
     Ok(())
 }
 
-/// A way to the registry from here.
-struct Forward {
-    child: Child,
-    /// It ends when it cannot say what it does.
-    stdout: BufReader<ChildStdout>,
-    address: String,
-}
-
-impl Forward {
-    fn start(kubectl: &Kubectl) -> Result<Self> {
-        let mut command = kubectl.command(&[
-            "port-forward",
-            "--namespace",
-            NAMESPACE,
-            "service/registry",
-            ":5000",
-        ]);
-        let mut child = command.stdout(Stdio::piped()).spawn()?;
-        let stdout = child.stdout.take().context("no output")?;
-        let mut forward = Self {
-            child,
-            stdout: BufReader::new(stdout),
-            address: String::new(),
-        };
-        let mut line = String::new();
-        forward.stdout.read_line(&mut line)?;
-        // Forwarding from 127.0.0.1:40000 -> 5000
-        let address = line.strip_prefix("Forwarding from ");
-        let address = address.and_then(|rest| rest.split(' ').next());
-        forward.address = address
-            .with_context(|| format!("kubectl port-forward says: {line}"))?
-            .to_owned();
-        Ok(forward)
-    }
-
-    fn upload(&self, digest: &str, bytes: Vec<u8>) -> Result<()> {
-        let begin = Request::post(&format!("/v2/{REPOSITORY}/blobs/uploads/"), "");
-        let begun = send(&self.address, &begin)?;
-        let location = begun.headers.get("location");
-        let location = location.with_context(|| format!("the registry says {}", begun.status))?;
-        // Absolute or not.
-        let path = match location.split_once("://") {
-            Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
-            None => location,
-        };
-        let separator = if path.contains('?') { '&' } else { '?' };
-        let put = Request::new("PUT", &format!("{path}{separator}digest={digest}"))
-            .header("content-type", "application/octet-stream")
-            .body(bytes);
-        created(send(&self.address, &put)?)
-    }
-}
-
-impl Drop for Forward {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+fn upload(registry: &str, digest: &str, bytes: Vec<u8>) -> Result<()> {
+    let begin = Request::post(&format!("/v2/{REPOSITORY}/blobs/uploads/"), "");
+    let begun = send(registry, &begin)?;
+    let location = begun.headers.get("location");
+    let location = location.with_context(|| format!("the registry says {}", begun.status))?;
+    // Absolute or not.
+    let path = match location.split_once("://") {
+        Some((_, rest)) => rest.find('/').map_or("/", |slash| &rest[slash..]),
+        None => location,
+    };
+    let separator = if path.contains('?') { '&' } else { '?' };
+    let put = Request::new("PUT", &format!("{path}{separator}digest={digest}"))
+        .header("content-type", "application/octet-stream")
+        .body(bytes);
+    created(send(registry, &put)?)
 }

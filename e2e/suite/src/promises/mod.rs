@@ -10,6 +10,7 @@ mod rollout;
 mod shadow;
 mod sound;
 mod users;
+mod watched;
 
 use anyhow::{Result, bail};
 
@@ -68,7 +69,7 @@ impl Keep {
     }
 }
 
-pub(crate) const PROMISES: [Promise; 24] = [
+pub(crate) const PROMISES: [Promise; 25] = [
     Promise {
         name: "manifests",
         about: "no message about the manifests",
@@ -183,6 +184,11 @@ pub(crate) const PROMISES: [Promise; 24] = [
         name: "drain",
         about: "a node is drained under load: the disruption budgets hold",
         keep: Keep::Kind(in_a_cluster::drain),
+    },
+    Promise {
+        name: "monitoring",
+        about: "the operator of Prometheus: every pod is scraped, every rule and panel has data",
+        keep: Keep::Kind(watched::keep),
     },
     Promise {
         name: "faults",

@@ -17,13 +17,23 @@ use crate::e2e::steps::Steps;
 const GATEWAY_PORT: u16 = 30080;
 
 /// What the suite makes in a cluster, and removes from one that was there.
-const NAMESPACES: [&str; 4] = ["sms-checker", "sentiment", "lanekeeper-e2e", "istio-system"];
+const NAMESPACES: [&str; 6] = [
+    "sms-checker",
+    "sentiment",
+    "translation",
+    "monitoring",
+    "lanekeeper-e2e",
+    "istio-system",
+];
+
+/// The types of Prometheus' operator, and those of Istio: the suite installs both.
+const TYPES: [&str; 2] = [".monitoring.coreos.com", ".istio.io"];
 
 /// A cluster that is there already.
 #[derive(Debug, clap::Args)]
 pub(super) struct Given {
-    /// A cluster that is there, in place of one that is made. It must have neither Istio nor
-    /// namespaces sms-checker and sentiment: all are made, and removed in the end
+    /// A cluster that is there, in place of one that is made. It must have neither Istio nor the
+    /// operator of Prometheus, nor the namespaces of this repository: all are made, and removed in the end
     #[arg(long, env, value_name = "FILE")]
     kubeconfig: Option<PathBuf>,
 
@@ -140,6 +150,16 @@ impl<'a> Cluster<'a> {
         self.steps.run("Waiting for DNS", &mut dns)
     }
 
+    /// The names of the resource types that the suite installs, if they are there.
+    fn types(&self) -> Result<Vec<String>> {
+        let names = self.ask(&["get", "crds", "-o", "name"])?;
+        let names = names.lines().filter_map(|name| name.split_once('/'));
+        let names = names.map(|(_, name)| name.to_owned());
+        Ok(names
+            .filter(|name| TYPES.iter().any(|ours| name.ends_with(ours)))
+            .collect())
+    }
+
     /// What the suite removes in the end must not be somebody's.
     fn ensure_that_it_is_empty(&self) -> Result<()> {
         let there = self.ask(&["get", "namespaces", "-o", "name"])?;
@@ -154,6 +174,14 @@ impl<'a> Cluster<'a> {
              without, or unset KUBECONFIG for one that is made",
             self.kubeconfig.display(),
             in_the_way.join(", ")
+        );
+        let types = self.types()?;
+        ensure!(
+            types.is_empty(),
+            "KUBECONFIG: {}: has {} already; the suite installs and removes Istio and the operator of \
+             Prometheus: take a cluster without, or unset KUBECONFIG for one that is made",
+            self.kubeconfig.display(),
+            types.join(", ")
         );
         // From here on they are ours.
         for namespace in NAMESPACES {
@@ -190,12 +218,23 @@ impl<'a> Cluster<'a> {
         let manifest = manifest.replace(place, &format!("image: {image}\n"));
         let file = self.steps.logs().join("registry.yaml");
         fs::write(&file, manifest)?;
-        let mut apply = self.kubectl(&["apply", "-f"]);
-        self.steps.run("Applying the registry", apply.arg(&file))?;
+        let file = file.display().to_string();
+        let registry = ["lanekeeper-e2e", "deployment/registry"];
+        self.apply_and_wait("the registry", &["-f", &file], registry)
+    }
+
+    /// Applies manifests, and waits until a workload of theirs, with its namespace, runs.
+    pub(super) fn apply_and_wait(
+        &self,
+        what: &str,
+        manifests: &[&str],
+        [namespace, workload]: [&str; 2],
+    ) -> Result<()> {
+        let mut apply = self.kubectl(&[&["apply"], manifests].concat());
+        self.steps.run(&format!("Applying {what}"), &mut apply)?;
         let ready = ["rollout", "status", "--timeout=300s"];
-        let registry = ["-n", "lanekeeper-e2e", "deployment/registry"];
-        let mut ready = self.kubectl(&[&ready[..], &registry].concat());
-        self.steps.run("Waiting for the registry", &mut ready)
+        let mut ready = self.kubectl(&[&ready[..], &["-n", namespace, workload]].concat());
+        self.steps.run(&format!("Waiting for {what}"), &mut ready)
     }
 
     /// Where users reach the ingress gateway.
@@ -305,17 +344,24 @@ impl System for Cluster<'_> {
         }
         let mut namespaces = self.kubectl(&["delete", "namespaces", "-l", OURS]);
         self.steps.finish("Removing namespaces", &mut namespaces)?;
-        let kinds = self.ask(&["get", "crds", "-o", "name"])?;
-        let kinds: Vec<_> = kinds
-            .lines()
-            .filter(|name| name.ends_with(".istio.io"))
-            .collect();
-        if kinds.is_empty() {
+        let operator = [
+            "-n",
+            "default",
+            "-l",
+            "app.kubernetes.io/name=prometheus-operator",
+        ];
+        let kinds = "deployment,service,serviceaccount,clusterrole,clusterrolebinding";
+        let mut operator = self.kubectl(&[&["delete", kinds], &operator[..]].concat());
+        self.steps
+            .finish("Removing the operator of Prometheus", &mut operator)?;
+        let types = self.types()?;
+        if types.is_empty() {
             return Ok(());
         }
-        let mut kinds = self.kubectl(&[&["delete"], &kinds[..]].concat());
+        let mut types = types.iter().map(String::as_str).collect::<Vec<_>>();
+        types.splice(..0, ["delete", "crds"]);
         self.steps
-            .finish("Removing Istio's resource types", &mut kinds)
+            .finish("Removing the resource types", &mut self.kubectl(&types))
     }
 
     fn say_how_to_go_on(&self) {

@@ -4,6 +4,7 @@ mod cluster;
 mod images;
 mod istio;
 mod machine;
+mod operator;
 
 use std::path::{Path, PathBuf};
 
@@ -16,13 +17,14 @@ use cluster::Cluster;
 use images::Images;
 use istio::Istio;
 use machine::Machine;
+use operator::Operator;
 
 /// Makes a kind cluster, installs Istio, and tests the promises in it.
 ///
 /// With Docker, or with a podman that KIND_EXPERIMENTAL_PROVIDER names, the programs kind, kubectl and
-/// helm are needed, and images of Kubernetes, Istio and a registry come from their registries. Where no
-/// Docker engine runs, everything is built from Debian packages, Go modules and PyPI
-/// (e2e/kind/from-source), as root. In the end, and with Ctrl-C, all that was made is removed.
+/// helm are needed, and images of Kubernetes, Istio, Prometheus and a registry come from their
+/// registries. Where no Docker engine runs, everything is built from Debian packages, Go modules and
+/// PyPI (e2e/kind/from-source), as root. In the end, and with Ctrl-C, all that was made is removed.
 #[derive(Debug, clap::Args)]
 #[command(verbatim_doc_comment)]
 pub(crate) struct Args {
@@ -50,6 +52,9 @@ pub(crate) struct Args {
 
     #[command(flatten)]
     istio: istio::Source,
+
+    #[command(flatten)]
+    operator: operator::Source,
 }
 
 /// Runs the suite. `false` where a promise is broken.
@@ -65,20 +70,29 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     }
     let images = Images::prepare(dir, args.given.images())?;
     let istio = Istio::new(&args.istio, &machine);
+    let operator = Operator::new(&args.operator, &machine);
     let suite = build_suite(&steps)?;
     run::run(&cluster, &steps, args.keep, || {
-        prepare(&cluster, &images, &istio, args)?;
+        prepare(&cluster, &images, &istio, &operator, args)?;
         test(&cluster, &images, &suite, &args.only)
     })
 }
 
-/// A cluster with Istio and everything that the suite wants of it.
-fn prepare(cluster: &Cluster, images: &Images, istio: &Istio, args: &Args) -> Result<()> {
+/// A cluster with Istio, Prometheus' operator and everything that the suite wants of it.
+fn prepare(
+    cluster: &Cluster,
+    images: &Images,
+    istio: &Istio,
+    operator: &Operator,
+    args: &Args,
+) -> Result<()> {
     cluster.create(args.single_node)?;
-    for archive in istio.archives().chain(images.archives()) {
+    let archives = istio.archives().chain(operator.archive());
+    for archive in archives.chain(images.archives()) {
         cluster.load(archive)?;
     }
     istio.install(cluster)?;
+    operator.install(cluster)?;
     cluster.start_registry(istio.registry())
 }
 
