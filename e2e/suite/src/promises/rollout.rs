@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 
 use crate::cluster::{Changes, Cluster};
 use crate::traffic::{
-    Connection, Load, PROMPTLY, Visitor, gateway_pod, restore, sms, stay, under_load, version,
-    visitors, wait_for, within_4_sigma,
+    Connection, Load, PROMPTLY, Visitor, gateway_pod, metric, restore, sms, stay, under_load,
+    version, visitors, wait_for, within_4_sigma,
 };
 
 const VISITORS: usize = 200;
@@ -147,6 +147,7 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let label = "/spec/subsets/1/labels/version";
     let typo = Changes::default().replace("DestinationRule", "app-service", label, "canray".into());
     let down = Changes::default().scale("app-service-canary", 0);
+    let before = unserved(cluster)?;
     for changes in [&typo, &down] {
         cluster.apply(changes)?;
         wait_for(PROMPTLY, "canary's holders get 503", || {
@@ -161,6 +162,14 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
             restore(cluster)?;
         }
     }
+
+    let after = unserved(cluster)?;
+    let stable = after[0] - before[0];
+    let canary = after[1] - before[1];
+    ensure!(
+        stable == 0 && canary >= 2 * holders.len() as u64,
+        "lanekeeper_unserved_total: {stable} of stable, {canary} of canary"
+    );
 
     let off = down.then(&versions(90, 10, "off"));
     let (_, time) = push(cluster, &off, "\"off\"")?;
@@ -191,4 +200,18 @@ pub(crate) fn outage(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
             time.as_secs_f64()
         ),
     ])
+}
+
+/// Requests that the gateway's Envoy answered itself, as no pod did: of stable, and of canary.
+fn unserved(cluster: &dyn Cluster) -> Result<[u64; 2]> {
+    let metrics = cluster.admin(&gateway_pod(cluster)?, "/stats/prometheus")?;
+    let count = |version| {
+        let labels = [("rollout", "sms-checker"), ("version", version)];
+        metric(&metrics, "lanekeeper_unserved_total", &labels)
+    };
+    let counts = [count("stable"), count("canary")];
+    match counts {
+        [Some(stable), Some(canary)] => Ok([stable, canary]),
+        _ => bail!("lanekeeper_unserved_total: {counts:?}"),
+    }
 }
