@@ -60,3 +60,14 @@ fn is_broken_pipe(error: &anyhow::Error) -> bool {
     let error = error.downcast_ref::<io::Error>();
     error.is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    /// Only the tasks that somebody runs are put together otherwise.
+    #[test]
+    fn the_options_of_all_tasks_go_together() {
+        super::Args::command().debug_assert();
+    }
+}

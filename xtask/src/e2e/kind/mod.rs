@@ -54,7 +54,7 @@ pub(crate) struct Args {
     istio: istio::Source,
 
     #[command(flatten)]
-    operator: operator::Source,
+    operator: operator::Release,
 }
 
 /// Runs the suite. `false` where a promise is broken.

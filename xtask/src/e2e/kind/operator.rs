@@ -12,7 +12,7 @@ const BUNDLE: &str = "https://github.com/prometheus-operator/prometheus-operator
 
 /// Where the operator comes from.
 #[derive(Debug, clap::Args)]
-pub(super) struct Source {
+pub(super) struct Release {
     /// The manifests of Prometheus' operator, a file or a URL [default: those of its release 0.85.0]
     #[arg(long, env = "OPERATOR_BUNDLE", value_name = "FILE|URL")]
     operator_bundle: Option<String>,
@@ -27,8 +27,8 @@ pub(super) struct Operator {
 
 impl Operator {
     /// What the setting says, else the machine, else the release.
-    pub(super) fn new(source: &Source, machine: &Machine) -> Self {
-        let given = source.operator_bundle.as_deref();
+    pub(super) fn new(release: &Release, machine: &Machine) -> Self {
+        let given = release.operator_bundle.as_deref();
         let bundle = given.or_else(|| machine.setting("OPERATOR_BUNDLE"));
         Self {
             bundle: bundle.unwrap_or(BUNDLE).to_owned(),
