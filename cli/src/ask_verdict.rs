@@ -1,6 +1,6 @@
 //! `lanekeeper verdict`
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -85,19 +85,23 @@ impl AskVerdict {
         let prometheus = Prometheus::new(self.prometheus, self.timeout);
         let prometheus = prometheus.map_err(|error| Failure::Input(error.to_string()))?;
         let (progress, judgement) = ask(&prometheus, &experiment, now).map_err(Failure::Input)?;
-        match self.output {
-            Output::Text => verdict::text(out, &experiment, &progress, &judgement)?,
+        let said = match self.output {
+            Output::Text => verdict::text(out, &experiment, &progress, &judgement),
             Output::Json => {
                 let json = verdict::json(&experiment, &progress, &judgement);
-                writeln!(out, "{json:#}")?;
+                writeln!(out, "{json:#}")
             }
+        };
+        match said {
+            // Whoever reads no more has the exit code still: it must not be that of accept.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::from(match judgement.verdict {
+                Verdict::Accept => 0,
+                Verdict::RollBack => 3,
+                Verdict::NotEnoughData => 4,
+                Verdict::Invalid => 5,
+            })),
         }
-        Ok(ExitCode::from(match judgement.verdict {
-            Verdict::Accept => 0,
-            Verdict::RollBack => 3,
-            Verdict::NotEnoughData => 4,
-            Verdict::Invalid => 5,
-        }))
     }
 }
 

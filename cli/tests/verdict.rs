@@ -4,6 +4,7 @@
 mod run;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use run::server::{Asked, Reply, Server};
 use run::{Ran, files, lanekeeper};
@@ -300,6 +301,25 @@ fn users_who_are_not_dealt_out_as_the_slots_say_make_it_invalid() {
             expected,
             "{json:#}"
         );
+    }
+}
+
+#[test]
+fn whoever_does_not_read_the_verdict_gets_its_exit_code() {
+    let mut world = World::good();
+    world.mean[1] = 0.2;
+    let server = Server::start(move |asked| world.answer(asked));
+    for output in ["text", "json"] {
+        let directory = files(&[("experiment.yaml", EXPERIMENT)]);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lanekeeper"))
+            .args(["verdict", "--at", AT, "--output", output, "--prometheus"])
+            .arg(server.url(""))
+            .current_dir(&directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(3), "{output}");
     }
 }
 
