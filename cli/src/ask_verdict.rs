@@ -53,7 +53,7 @@ pub(crate) struct AskVerdict {
     #[arg(long, value_name = "TIME")]
     at: Option<Time>,
 
-    /// How long Prometheus may take for an answer; there are six, or more after a month
+    /// How long Prometheus may take for an answer; there are seven, or more after a month
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = crate::above_zero)]
     timeout: Duration,
 }

@@ -208,7 +208,7 @@ fn counter(text: &mut String, series: &str, a_step: f64, (first, step): (u64, u6
 
 fn assigned(text: &mut String, rollout: &str, newcomers: [u64; 2]) {
     for (version, newcomers) in ["stable", "canary"].iter().zip(newcomers) {
-        for (pod, first) in [("a", START - HOUR), ("b", SECOND_ENVOY + STEP)] {
+        for (pod, first) in [("a", START - HOUR), ("b", SECOND_ENVOY)] {
             let labels = format!("rollout=\"{rollout}\",version=\"{version}\",pod=\"{pod}\"");
             let series = format!("lanekeeper_assignments_total{{{labels}}}");
             let restart = if pod == "a" { RESTART } else { 0 };

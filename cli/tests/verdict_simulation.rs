@@ -3,8 +3,8 @@
 
 use fastrand::Rng;
 use lanekeeper_cli::verdict::{
-    BUCKETS, Counts, Expected, Experiment, Outcome, Progress, RESOLUTION, Series, Sums, Time,
-    Users, Verdict, judge,
+    BUCKETS, Counter, Counts, Expected, Experiment, Outcome, Progress, RESOLUTION, Series, Sums,
+    Time, Users, Verdict, judge,
 };
 use lanekeeper_policy::{SLOTS, slot};
 use serde_json::json;
@@ -117,7 +117,7 @@ fn live(world: &World, rng: &mut Rng) -> Lived {
     });
     let counts = Counts {
         slots: named(slots),
-        assignments: named(assignments),
+        assignments: counters(assignments),
     };
     let mut buckets = vec![<[Sums; 2]>::default(); BUCKETS.into()];
     let outcomes = days.iter().map(|day| {
@@ -140,6 +140,19 @@ fn named(points: [Vec<(u64, f64)>; 2]) -> Vec<Series> {
         points,
     });
     named.collect()
+}
+
+/// The counters of both versions, each scraped at the end of every step.
+fn counters(points: [Vec<(u64, f64)>; 2]) -> Vec<Counter> {
+    let counters = named(points).into_iter().map(|series| Counter {
+        version: series.version,
+        points: series
+            .points
+            .into_iter()
+            .map(|(time, value)| (time, [value; 2]))
+            .collect(),
+    });
+    counters.collect()
 }
 
 /// A user's reviews: some on the day on which the user came, some a few days later.
@@ -342,7 +355,7 @@ fn looks(lost: f64, first_seed: u64) -> Looks {
         let slots = [SLOTS - treated, treated]
             .map(|slots| vec![(start, f64::from(slots)), (until, f64::from(slots))]);
         let counts = Counts {
-            assignments: named(points),
+            assignments: counters(points),
             slots: named(slots),
         };
         // The last look before the plan is fulfilled stands for all before it: a mismatch stays.
@@ -389,7 +402,7 @@ fn whoever_decided_on_the_first_day_that_looks_good_would_accept_too_often() {
             let until = Time(world.planned.start.0 + (day as u64 + 1) * DAY);
             let mut impatient = world.planned.clone();
             let counters = lived.counts.assignments.iter();
-            let counted: f64 = counters.map(|series| series.points[day + 1].1).sum();
+            let counted: f64 = counters.map(|counter| counter.points[day + 1].1[1]).sum();
             impatient.users = Users(counted as u32);
             let progress = Progress::new(&impatient, &lived.counts, until);
             judge(&impatient, &progress, outcome).verdict == Verdict::Accept

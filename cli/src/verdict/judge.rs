@@ -147,8 +147,7 @@ fn fair(
             let reason = format!(
                 "Prometheus does not know {slots_metric} of rollout {rollout} at the start, only since \
                  {time}: it did not scrape the filter then, or does not keep data for so long. Who came \
-                 before cannot be told from who came since: declare the experiment anew, with a start at \
-                 {time} or later"
+                 before is not counted: declare the experiment anew, with a start at {time} or later"
             );
             return Err((None, reason));
         }

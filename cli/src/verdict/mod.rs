@@ -20,7 +20,7 @@ pub use experiment::{
 };
 pub use judge::{Figure, Judgement, Of, Verdict, judge};
 pub use observe::{RESOLUTION, counts, outcome};
-pub use progress::{Counts, Progress, Series, Slots};
+pub use progress::{Counter, Counts, Progress, Series, Slots};
 pub use prometheus::{Address, Prometheus};
 pub use report::{json, text};
 pub use sample_size::{Expected, Misses};

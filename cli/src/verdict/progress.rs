@@ -19,11 +19,21 @@ pub struct Series {
     pub points: Vec<(u64, f64)>,
 }
 
+/// A counter of Prometheus, by step.
+#[derive(Clone, Debug, Default)]
+pub struct Counter {
+    /// Its label `version`.
+    pub version: String,
+    /// Times, ascending, in seconds since 1970, and the least and the last value scraped in the step
+    /// that ended then.
+    pub points: Vec<(u64, [f64; 2])>,
+}
+
 /// What the filters counted, from the start on.
 #[derive(Clone, Debug, Default)]
 pub struct Counts {
     /// New users: counters as they are, one for each Envoy and version.
-    pub assignments: Vec<Series>,
+    pub assignments: Vec<Counter>,
     /// The slots by which newcomers get a version, one series for each version.
     pub slots: Vec<Series>,
 }
@@ -74,8 +84,7 @@ impl Progress {
             fulfilled: false,
             slots: Slots::Unknown,
         };
-        let newcomers = newcomers(experiment, &counts.assignments, at_start.is_some());
-        for (time, [control, treatment]) in newcomers {
+        for (time, [control, treatment]) in newcomers(experiment, &counts.assignments) {
             if time > until.0 {
                 break;
             }
@@ -110,29 +119,24 @@ impl Progress {
 }
 
 /// By how much the counters of both versions grew up to each point in time since the one before.
-///
-/// A counter that appears after the start is that of an Envoy that came later, and counts from zero: if
-/// Prometheus scraped the filter at the start. If not, who knows how old it is: it counts from there.
-fn newcomers(
-    experiment: &Experiment,
-    assignments: &[Series],
-    scraped: bool,
-) -> BTreeMap<u64, [f64; 2]> {
+fn newcomers(experiment: &Experiment, assignments: &[Counter]) -> BTreeMap<u64, [f64; 2]> {
     let mut grown: BTreeMap<u64, [f64; 2]> = BTreeMap::new();
     for (version, name) in experiment.versions().into_iter().enumerate() {
-        for series in assignments.iter().filter(|series| series.version == name) {
+        for counter in assignments.iter().filter(|counter| counter.version == name) {
             let mut before = None;
-            for &(time, value) in &series.points {
+            for &(time, [least, last]) in &counter.points {
                 let more = match before {
-                    None if scraped && time > experiment.start.0 => value,
                     // Who was counted before the experiment began is none of its users.
-                    None => 0.0,
+                    None if time <= experiment.start.0 => 0.0,
+                    // It may be new, or an old one that was not scraped, or had another name: only what
+                    // it was seen to count is new for certain.
+                    None => last - least,
                     // An Envoy that began anew counts from zero.
-                    Some(before) if value < before => value,
-                    Some(before) => value - before,
+                    Some(before) if least < before => last,
+                    Some(before) => last - before,
                 };
                 grown.entry(time).or_default()[version] += more;
-                before = Some(value);
+                before = Some(last);
             }
         }
     }
