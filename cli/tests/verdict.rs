@@ -224,7 +224,7 @@ fn each_criterion_that_is_missed_is_a_reason_to_roll_back() {
         "mean latency: +6.0 %, less than +5.0 % is asked for"
     );
     let p95 = with(|world| world.answers = [[90.0, 98.0], [80.0, 97.0]]);
-    assert_eq!(p95, "p95 latency: +28.7 %, less than +5.0 % is asked for");
+    assert_eq!(p95, "p95 latency: +31.5 %, less than +5.0 % is asked for");
     assert_eq!(
         with(|world| world.answers[1][1] = 94.0),
         "p95 latency: not known of canary: it is above the last border of the histogram, 0.2 s"

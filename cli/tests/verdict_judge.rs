@@ -5,6 +5,7 @@ use lanekeeper_cli::verdict::{
 };
 use proptest::prelude::*;
 use serde_json::json;
+use statrs::distribution::{ContinuousCDF, LogNormal};
 
 const START: u64 = 1_767_571_200;
 const STEP: u64 = 300;
@@ -253,22 +254,51 @@ fn an_uneven_split_by_moved_weights_is_told_as_moved_weights() {
 #[test]
 fn a_quantile_is_interpolated_within_its_borders() {
     let sums = Sums {
-        answers: vec![10.0, 90.0, 100.0],
+        answers: vec![10.0, 90.0, 99.0, 99.0, 100.0],
         ..Sums::default()
     };
-    let borders = [0.1, 0.3, f64::INFINITY];
+    let borders = [0.1, 0.3, 0.6, 0.8, f64::INFINITY];
     for (share, seconds) in [
-        (0.05, Some(0.05)),
-        (0.5, Some(0.2)),
+        // Of 90 who wait longer than 0.1 s, 10 wait longer than 0.3 s: 30 halfway.
+        (0.7, Some(0.2)),
         (0.9, Some(0.3)),
-        (0.95, None),
+        (0.99, Some(0.6)),
+        (0.995, None),
     ] {
         match (sums.quantile(share, &borders), seconds) {
             (Some(found), Some(seconds)) => assert!((found - seconds).abs() < 1e-12, "{found}"),
             (found, seconds) => assert_eq!(found, seconds),
         }
     }
+    // Nobody waits longer than 0.3 s: evenly.
+    let all = Sums {
+        answers: vec![0.0, 100.0, 100.0],
+        ..Sums::default()
+    };
+    let found = all.quantile(0.75, &[0.1, 0.3, f64::INFINITY]).unwrap();
+    assert!((found - 0.25).abs() < 1e-12, "{found}");
     assert_eq!(Sums::default().quantile(0.5, &[]), None);
+}
+
+#[test]
+fn a_p95_that_rises_by_five_percent_is_read_as_one_wherever_it_lies_between_borders() {
+    // The borders of the service, and lognormal latencies with a standard deviation of half the mean.
+    let borders: Vec<f64> = (0..60).map(|power| 0.0005 * 1.2_f64.powi(power)).collect();
+    let deviation = 0.25_f64.ln_1p().sqrt();
+    let p95 = |median: f64| {
+        let latency = LogNormal::new(median.ln(), deviation).unwrap();
+        let answers = borders.iter().map(|border| 1e6 * latency.cdf(*border));
+        let sums = Sums {
+            answers: answers.chain([1e6]).collect(),
+            ..Sums::default()
+        };
+        sums.quantile(0.95, &borders).unwrap()
+    };
+    for place in 0..20 {
+        let median = 0.1 * 1.01_f64.powi(place);
+        let rise = p95(1.05 * median) / p95(median) - 1.0;
+        assert!((0.049..0.051).contains(&rise), "{rise}");
+    }
 }
 
 /// Counts of all sizes, and none often enough.
