@@ -219,6 +219,11 @@ fn each_criterion_that_is_missed_is_a_reason_to_roll_back() {
         with(|world| world.corrections[1] = 21.9),
         "correction rate: +9.6 %, +10.0 % or more is asked for"
     );
+    // As exactly as it takes.
+    assert_eq!(
+        with(|world| world.corrections[1] = 21.985),
+        "correction rate: +9.99 %, +10.00 % or more is asked for"
+    );
     assert_eq!(
         with(|world| world.mean[1] = 0.106),
         "mean latency: +6.0 %, less than +5.0 % is asked for"
@@ -721,5 +726,26 @@ fn the_sample_size_is_the_smallest_with_the_power_asked_for() {
     ] {
         let (users, _) = users(&more);
         assert_eq!(users > usual, larger, "{more:?}: {users}, {usual}");
+    }
+}
+
+#[test]
+fn the_sample_size_fills_the_buckets_of_both_versions_however_certain_one_is() {
+    for (share, users) in [("50%", 320), ("10%", 1600)] {
+        let args = [
+            "sample-size",
+            "--rate",
+            "45%",
+            "--rise",
+            "100%",
+            "--reviews",
+            "50",
+        ];
+        let sure = ["--latency-variation", "1%", "--correlation", "0%", "--json"];
+        let args = [&args[..], &sure, &["--share", share]].concat();
+        let ran = lanekeeper(files(&[]).path(), &args, "");
+        let json: Value = serde_json::from_str(&ran.out).unwrap();
+        // Five for each of 32 buckets.
+        assert_eq!(json["users"], users, "{share}");
     }
 }

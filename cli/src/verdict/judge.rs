@@ -1,7 +1,7 @@
 //! The verdict: what the figures mean by the rules of the experiment.
 
 use super::always_valid;
-use super::experiment::Experiment;
+use super::experiment::{Experiment, Percent};
 use super::jackknife::LogRatio;
 use super::progress::{MISMATCH, Progress, Slots};
 use super::sums::{BUCKETS, Outcome, Sums};
@@ -17,6 +17,9 @@ pub(super) const FALSE_ALARM: f64 = 0.05;
 pub(super) const FEWEST_BUCKETS: usize = 8;
 /// With fewer answers in a version no guardrail is asked: a p95 needs some answers above it.
 pub(super) const FEWEST_ANSWERS: f64 = 400.0;
+
+/// What differs by less, is the same to all readers.
+const MOST_DECIMALS: usize = 12;
 
 /// What is to be done.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -170,17 +173,17 @@ fn fair(
     match progress.sample_ratio(slots) {
         Some(p) if p < MISMATCH => {
             let all: f64 = progress.users.iter().sum();
-            let [share, expected] = [
-                progress.users[1] / all,
-                slots[1] / slots.iter().sum::<f64>(),
-            ];
+            let expected = slots[1] / slots.iter().sum::<f64>();
+            let [share, expected] =
+                beside(progress.users[1] / all, expected, 2, |share, decimals| {
+                    format!("{:.decimals$} %", 100.0 * share)
+                });
+            let [p_text, _] = beside(p, MISMATCH, 1, |p, decimals| format!("{p:.decimals$e}"));
             let reason = format!(
-                "sample-ratio mismatch: {:.2} % of the new users got {}, {:.2} % should have (p {p:.1e}, \
-                 below {MISMATCH}). Who is missing would bias every figure: find out why before the \
-                 experiment is declared anew",
-                100.0 * share,
+                "sample-ratio mismatch: {share} of the new users got {}, {expected} should have (p \
+                 {p_text}, below {MISMATCH}). Who is missing would bias every figure: find out why before \
+                 the experiment is declared anew",
                 experiment.treatment.as_str(),
-                100.0 * expected,
             );
             Err((Some(p), reason))
         }
@@ -191,18 +194,19 @@ fn fair(
 fn corrections(experiment: &Experiment, outcome: &Outcome) -> Figure {
     let (mut figure, ratio) = Figure::new(experiment, outcome, Of::CorrectionRate);
     figure.p = ratio.map(|ratio| ratio.p_value());
-    let least = experiment.minimal_rise.fraction();
+    let least = experiment.minimal_rise;
     let name = figure.of.name();
     if let Some(rise) = figure.rise {
-        if rise < least {
-            let [rise, least] = [percent(rise), percent(least)];
+        if rise < least.fraction() {
+            let [rise, least] = rise_beside(rise, least);
             let against = format!("{name}: {rise}, {least} or more is asked for");
             figure.against.push(against);
         }
         match figure.p {
             Some(p) if p < SIGNIFICANCE => {}
             Some(p) => figure.against.push(format!(
-                "{name}: its rise may be chance (p {p:.3}, below {SIGNIFICANCE} is asked for)"
+                "{name}: its rise may be chance ({}, below {SIGNIFICANCE} is asked for)",
+                chance(p)
             )),
             None => figure.against.push(format!(
                 "{name}: its rise may be chance: in one of the versions all corrections, if any, \
@@ -216,9 +220,9 @@ fn corrections(experiment: &Experiment, outcome: &Outcome) -> Figure {
 
 fn latency(experiment: &Experiment, outcome: &Outcome, of: Of) -> Figure {
     let (mut figure, ratio) = Figure::new(experiment, outcome, of);
-    let most = experiment.maximal_latency_rise.fraction();
-    if let Some(rise) = figure.rise.filter(|rise| *rise >= most) {
-        let [rise, most] = [percent(rise), percent(most)];
+    let most = experiment.maximal_latency_rise;
+    if let Some(rise) = figure.rise.filter(|rise| *rise >= most.fraction()) {
+        let [rise, most] = rise_beside(rise, most);
         let against = format!("{}: {rise}, less than {most} is asked for", of.name());
         figure.against.push(against);
     }
@@ -240,9 +244,9 @@ fn guardrail(experiment: &Experiment, outcome: &Outcome, of: Of) -> Figure {
         bound.exp_m1()
     });
     figure.low = low;
-    let most = experiment.maximal_latency_rise.fraction();
-    if let Some(low) = low.filter(|low| *low > most) {
-        let [low, most] = [percent(low), percent(most)];
+    let most = experiment.maximal_latency_rise;
+    if let Some(low) = low.filter(|low| *low > most.fraction()) {
+        let [low, most] = rise_beside(low, most);
         let against = format!(
             "{}: {low} at least, less than {most} is asked for, and more users would not change that",
             of.name()
@@ -333,4 +337,38 @@ fn rise(control: f64, treatment: f64) -> f64 {
 /// `+12.3 %`
 pub(super) fn percent(fraction: f64) -> String {
     format!("{:+.1} %", 100.0 * fraction)
+}
+
+/// `p 0.012`
+pub(super) fn chance(p: f64) -> String {
+    match p < 0.001 {
+        true => "p < 0.001".to_owned(),
+        false => {
+            let [p, _] = beside(p, SIGNIFICANCE, 3, |p, decimals| format!("{p:.decimals$}"));
+            format!("p {p}")
+        }
+    }
+}
+
+/// A rise and the one that decides.
+fn rise_beside(rise: f64, limit: Percent) -> [String; 2] {
+    let decimals = if limit.0.is_multiple_of(10) { 1 } else { 2 };
+    beside(rise, limit.fraction(), decimals, |rise, decimals| {
+        format!("{:+.decimals$} %", 100.0 * rise)
+    })
+}
+
+/// A number and the one that decides about it, with as many decimals as it takes to tell them apart.
+fn beside(
+    number: f64,
+    limit: f64,
+    decimals: usize,
+    show: impl Fn(f64, usize) -> String,
+) -> [String; 2] {
+    let shown = |decimals| [number, limit].map(|number| show(number, decimals));
+    let mut shown = (decimals..=MOST_DECIMALS).map(shown);
+    let differs = |[number, limit]: &[String; 2]| number != limit;
+    shown
+        .find(differs)
+        .unwrap_or_else(|| [number, limit].map(|number| show(number, MOST_DECIMALS)))
 }

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::experiment::Experiment;
-use super::judge::{CONFIDENCE, FALSE_ALARM, Figure, Judgement, Of, Verdict, percent};
+use super::judge::{CONFIDENCE, FALSE_ALARM, Figure, Judgement, Of, Verdict, chance, percent};
 use super::progress::{Progress, Slots};
 use super::sums::BUCKETS;
 
@@ -60,7 +60,8 @@ pub fn text(
         let [control, treatment] = slots;
         writeln!(
             out,
-            "split       by {control} : {treatment} slots, p {p:.3}"
+            "split       by {control} : {treatment} slots, {}",
+            chance(p)
         )?;
     }
     writeln!(out, "buckets     {} of {BUCKETS}", judgement.buckets)?;
@@ -99,14 +100,6 @@ fn certain(figure: &Figure) -> String {
     match figure.p {
         Some(p) => format!("{interval}, {}", chance(p)),
         None => interval,
-    }
-}
-
-/// A p-value.
-fn chance(p: f64) -> String {
-    match p < 0.001 {
-        true => "p < 0.001".to_owned(),
-        false => format!("p {p:.3}"),
     }
 }
 
