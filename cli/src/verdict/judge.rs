@@ -4,6 +4,7 @@ use super::always_valid;
 use super::experiment::{Experiment, Percent};
 use super::jackknife::LogRatio;
 use super::progress::{MISMATCH, Progress, Slots};
+use super::sample_ratio::SampleRatio;
 use super::sums::{BUCKETS, Outcome, Sums};
 
 /// How likely a treatment without any rise of the correction rate may be accepted at most.
@@ -44,7 +45,7 @@ pub struct Judgement {
     /// How many users the plan still waits for.
     pub missing: u64,
     /// How likely the split of the users is by chance; while users are missing, at any time.
-    pub sample_ratio: Option<f64>,
+    pub sample_ratio: Option<SampleRatio>,
     /// How many buckets have data of both versions.
     pub buckets: usize,
     /// The figures that count at this moment: while users are missing, the guardrails alone.
@@ -94,9 +95,9 @@ pub fn judge(experiment: &Experiment, progress: &Progress, outcome: &Outcome) ->
         figures: Vec::new(),
     };
     match fair(experiment, progress) {
-        Ok(p) => judgement.sample_ratio = p,
-        Err((p, reason)) => {
-            judgement.sample_ratio = p;
+        Ok(split) => judgement.sample_ratio = split,
+        Err((split, reason)) => {
+            judgement.sample_ratio = split;
             judgement.reasons = vec![reason];
             return judgement;
         }
@@ -134,7 +135,7 @@ pub fn judge(experiment: &Experiment, progress: &Progress, outcome: &Outcome) ->
 fn fair(
     experiment: &Experiment,
     progress: &Progress,
-) -> Result<Option<f64>, (Option<f64>, String)> {
+) -> Result<Option<SampleRatio>, (Option<SampleRatio>, String)> {
     let slots_metric = &experiment.metrics.slots.0;
     let rollout = experiment.rollout.as_str();
     let slots = match progress.slots {
@@ -171,23 +172,25 @@ fn fair(
         }
     }
     match progress.sample_ratio(slots) {
-        Some(p) if p < MISMATCH => {
+        Some(split) if split.p < MISMATCH => {
             let all: f64 = progress.users.iter().sum();
             let expected = slots[1] / slots.iter().sum::<f64>();
             let [share, expected] =
                 beside(progress.users[1] / all, expected, 2, |share, decimals| {
                     format!("{:.decimals$} %", 100.0 * share)
                 });
-            let [p_text, _] = beside(p, MISMATCH, 1, |p, decimals| format!("{p:.decimals$e}"));
+            let [p, _] = beside(split.p, MISMATCH, 1, |p, decimals| {
+                format!("{p:.decimals$e}")
+            });
             let reason = format!(
                 "sample-ratio mismatch: {share} of the new users got {}, {expected} should have (p \
-                 {p_text}, below {MISMATCH}). Who is missing would bias every figure: find out why before \
+                 {p}, below {MISMATCH}). Who is missing would bias every figure: find out why before \
                  the experiment is declared anew",
                 experiment.treatment.as_str(),
             );
-            Err((Some(p), reason))
+            Err((Some(split), reason))
         }
-        p => Ok(p),
+        split => Ok(split),
     }
 }
 

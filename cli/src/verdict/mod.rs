@@ -23,5 +23,6 @@ pub use observe::{RESOLUTION, counts, outcome};
 pub use progress::{Counter, Counts, Progress, Series, Slots};
 pub use prometheus::{Address, Prometheus};
 pub use report::{json, text};
+pub use sample_ratio::SampleRatio;
 pub use sample_size::{Expected, Misses};
 pub use sums::{BUCKETS, Outcome, Sums};

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::experiment::{Experiment, Time};
-use super::sample_ratio;
+use super::sample_ratio::{self, SampleRatio};
 
 /// A split of users that is less likely than this, did not come by chance. The customary level
 /// (Fabijan et al. 2019).
@@ -93,7 +93,7 @@ impl Progress {
             progress.fulfilled = progress.users.iter().sum::<f64>() >= planned;
             let steady = at_start.filter(|_| moved.is_none_or(|(moved, _)| time < *moved));
             let split = steady.and_then(|slots| progress.sample_ratio(slots));
-            if progress.fulfilled || split.is_some_and(|p| p < MISMATCH) {
+            if progress.fulfilled || split.is_some_and(|split| split.p < MISMATCH) {
                 progress.at = Time(time);
                 break;
             }
@@ -104,10 +104,10 @@ impl Progress {
 
     /// How likely the split of the users is by chance: at the moment of the verdict, or at any time
     /// before.
-    pub(super) fn sample_ratio(&self, slots: [f64; 2]) -> Option<f64> {
+    pub(super) fn sample_ratio(&self, slots: [f64; 2]) -> Option<SampleRatio> {
         match self.fulfilled {
-            true => sample_ratio::p_value(self.users, slots),
-            false => sample_ratio::always_valid_p_value(self.users, slots),
+            true => sample_ratio::once(self.users, slots),
+            false => sample_ratio::always(self.users, slots),
         }
     }
 

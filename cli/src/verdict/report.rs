@@ -56,12 +56,12 @@ pub fn text(
         "time        {} to {}{until}",
         experiment.start, progress.at
     )?;
-    if let (Slots::Steady(slots), Some(p)) = (progress.slots, judgement.sample_ratio) {
+    if let (Slots::Steady(slots), Some(split)) = (progress.slots, judgement.sample_ratio) {
         let [control, treatment] = slots;
         writeln!(
             out,
             "split       by {control} : {treatment} slots, {}",
-            chance(p)
+            chance(split.p)
         )?;
     }
     writeln!(out, "buckets     {} of {BUCKETS}", judgement.buckets)?;
@@ -160,7 +160,7 @@ pub fn json(experiment: &Experiment, progress: &Progress, judgement: &Judgement)
         "missing_users": judgement.missing,
         "users": { "control": progress.users[0], "treatment": progress.users[1] },
         "slots": slots,
-        "sample_ratio_p": judgement.sample_ratio,
+        "sample_ratio_p": judgement.sample_ratio.map(|split| split.p),
         "buckets": judgement.buckets,
     });
     for figure in &judgement.figures {
