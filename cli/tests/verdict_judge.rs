@@ -214,6 +214,24 @@ fn weights_that_move_before_the_verdict_are_noticed_and_later_ones_are_not() {
 }
 
 #[test]
+fn gateways_that_do_not_deal_out_alike_are_noticed() {
+    let told = |other: [f64; 3]| {
+        let mut slots = slots([&[9000.0; 3], &[1000.0; 3]]);
+        slots.push(series("canary", &other));
+        let counts = Counts {
+            assignments: Vec::new(),
+            slots,
+        };
+        after(2, &counts).slots
+    };
+    let moved = |step| Slots::Moved(Time(START + step * STEP));
+    assert_eq!(told([1000.0; 3]), Slots::Steady([9000.0, 1000.0]));
+    assert_eq!(told([2000.0, 1000.0, 1000.0]), moved(1));
+    assert_eq!(told([1000.0, 2000.0, 2000.0]), moved(2));
+    assert_eq!(told([2000.0; 3]), moved(2));
+}
+
+#[test]
 fn a_split_that_was_too_uneven_once_stays_so_whoever_asks_later() {
     // After the first step canary has a fifth where a tenth is expected; later it has a tenth.
     let counts = Counts {

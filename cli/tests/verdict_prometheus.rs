@@ -437,7 +437,7 @@ fn an_experiment_that_was_not_run_as_declared_is_invalid() {
         ),
         (
             ["moved", "sentiment"],
-            "the weights moved, for the last time by 2026-01-05T05:00:00Z: ",
+            "the weights moved, or were not the same in all gateways, for the last time by 2026-01-05T05:00:00Z: ",
         ),
         (
             ["absent", "sentiment"],

@@ -142,8 +142,9 @@ fn fair(
         Slots::Steady(slots) => slots,
         Slots::Moved(time) => {
             let reason = format!(
-                "the weights moved, for the last time by {time}: users before and after are not dealt \
-                 out alike. Declare the experiment anew, with a start at {time} or later"
+                "the weights moved, or were not the same in all gateways, for the last time by {time}: \
+                 users are not dealt out alike. Declare the experiment anew, with a start at {time} or \
+                 later, once they are"
             );
             return Err((None, reason));
         }

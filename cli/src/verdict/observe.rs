@@ -33,7 +33,7 @@ pub fn counts(
         .map(|metric| format!("{}[{RESOLUTION}s]", of_filter(experiment, metric)));
     let last = format!("last_over_time({assignments})");
     let least = format!("min_over_time({assignments})");
-    let slots = format!("max by (rollout, version) (last_over_time({slots}))");
+    let slots = format!("last_over_time({slots})");
     let mut counts = Counts::default();
     // Filters that come and go in the meantime stay the same series: they are told apart by labels.
     let mut known: BTreeMap<BTreeMap<String, String>, BTreeMap<u64, [f64; 2]>> = BTreeMap::new();

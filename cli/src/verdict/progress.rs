@@ -34,7 +34,7 @@ pub struct Counter {
 pub struct Counts {
     /// New users: counters as they are, one for each Envoy and version.
     pub assignments: Vec<Counter>,
-    /// The slots by which newcomers get a version, one series for each version.
+    /// The slots by which newcomers get a version, one series for each Envoy and version.
     pub slots: Vec<Series>,
 }
 
@@ -57,7 +57,7 @@ pub struct Progress {
 pub enum Slots {
     /// The same all the time.
     Steady([f64; 2]),
-    /// Others than before, the last time then.
+    /// Others than before, or not the same in all Envoys, the last time then.
     Moved(Time),
     /// Not known at the start, only since then.
     Late(Time),
@@ -75,8 +75,8 @@ impl Progress {
         let at_start = dealt
             .first()
             .filter(|(time, _)| *time <= experiment.start.0)
-            .map(|(_, slots)| *slots);
-        let moved = dealt.iter().find(|(_, slots)| Some(*slots) != at_start);
+            .and_then(|(_, slots)| *slots);
+        let moved = dealt.iter().find(|(_, slots)| *slots != at_start);
         let planned = experiment.planned() as f64;
         let mut progress = Self {
             at: until,
@@ -143,36 +143,45 @@ fn newcomers(experiment: &Experiment, assignments: &[Counter]) -> BTreeMap<u64, 
     grown
 }
 
-/// The slots of both versions at each point in time at which both are known.
-fn dealt(experiment: &Experiment, slots: &[Series]) -> Vec<(u64, [f64; 2])> {
-    let mut known: BTreeMap<u64, [Option<f64>; 2]> = BTreeMap::new();
+/// The slots of both versions at each point in time at which both are known; `None` where Envoys differ.
+fn dealt(experiment: &Experiment, slots: &[Series]) -> Vec<(u64, Option<[f64; 2]>)> {
+    let mut known: BTreeMap<u64, [Vec<f64>; 2]> = BTreeMap::new();
     for (version, name) in experiment.versions().into_iter().enumerate() {
         for series in slots.iter().filter(|series| series.version == name) {
             for &(time, value) in &series.points {
-                known.entry(time).or_default()[version] = Some(value);
+                known.entry(time).or_default()[version].push(value);
             }
         }
     }
-    let both = known
-        .into_iter()
-        .filter_map(|(time, [control, treatment])| Some((time, [control?, treatment?])));
+    let both = known.into_iter().filter_map(|(time, values)| {
+        let first = [*values[0].first()?, *values[1].first()?];
+        let mut same = values.iter().zip(first);
+        let same = same.all(|(values, first)| values.iter().all(|value| *value == first));
+        Some((time, same.then_some(first)))
+    });
     both.collect()
 }
 
-fn slots(experiment: &Experiment, dealt: &[(u64, [f64; 2])], at: Time) -> Slots {
-    let mut dealt = dealt.iter().take_while(|(time, _)| *time <= at.0);
-    let Some(&(first, mut slots)) = dealt.next() else {
+fn slots(experiment: &Experiment, dealt: &[(u64, Option<[f64; 2]>)], at: Time) -> Slots {
+    let mut dealt = dealt
+        .iter()
+        .take_while(|(time, _)| *time <= at.0)
+        .peekable();
+    let Some(&&(first, at_start)) = dealt.peek() else {
         return Slots::Unknown;
     };
     if first > experiment.start.0 {
         return Slots::Late(Time(first));
     }
-    let mut moved = None;
+    let (mut before, mut moved) = (at_start, None);
     for &(time, now) in dealt {
-        if now != slots {
-            slots = now;
+        if now.is_none() || now != before {
             moved = Some(Time(time));
         }
+        before = now;
     }
-    moved.map_or(Slots::Steady(slots), Slots::Moved)
+    match (at_start, moved) {
+        (Some(slots), None) => Slots::Steady(slots),
+        (_, moved) => Slots::Moved(moved.unwrap_or(Time(first))),
+    }
 }
