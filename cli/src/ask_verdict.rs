@@ -53,7 +53,7 @@ pub(crate) struct AskVerdict {
     #[arg(long, value_name = "TIME")]
     at: Option<Time>,
 
-    /// How long Prometheus may take for an answer; there are seven, or more after a month
+    /// How long Prometheus may take for an answer; there are eight, or more after a month
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = crate::above_zero)]
     timeout: Duration,
 }
@@ -68,13 +68,18 @@ enum Output {
 
 impl AskVerdict {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-        let (clock, at) = (now(), self.at);
-        if let Some(at) = at.filter(|at| at.0 > clock.0) {
+        let clock = clock();
+        if let Some(at) = self.at.filter(|at| at.0 > clock.0) {
             let message = format!("--at {at}: allowed is a time up to now, {clock}");
             return Err(Failure::Usage(message));
         }
-        let now = at.unwrap_or(clock);
         let experiment = Experiment::load(&self.experiment)?;
+        let prometheus = Prometheus::new(self.prometheus, self.timeout);
+        let prometheus = prometheus.map_err(|error| Failure::Input(error.to_string()))?;
+        let now = match self.at {
+            Some(at) => at,
+            None => prometheus.now().map_err(Failure::Input)?,
+        };
         if now.0 < experiment.start.0 {
             let start = experiment.start;
             return Err(Failure::Input(format!(
@@ -82,8 +87,6 @@ impl AskVerdict {
                 lanekeeper_cli::file_name(&self.experiment),
             )));
         }
-        let prometheus = Prometheus::new(self.prometheus, self.timeout);
-        let prometheus = prometheus.map_err(|error| Failure::Input(error.to_string()))?;
         let (progress, judgement) = ask(&prometheus, &experiment, now).map_err(Failure::Input)?;
         let said = match self.output {
             Output::Text => verdict::text(out, &experiment, &progress, &judgement),
@@ -117,7 +120,7 @@ fn ask(
     Ok((progress, judgement))
 }
 
-fn now() -> Time {
+fn clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Time(since.map_or(0, |since| since.as_secs()))
 }

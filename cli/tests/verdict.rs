@@ -315,6 +315,25 @@ fn users_who_are_not_dealt_out_as_the_slots_say_make_it_invalid() {
 }
 
 #[test]
+fn now_is_when_prometheus_says_it_is() {
+    let world = World {
+        users: [2241.0, 249.0],
+        ..World::good()
+    };
+    let server = Server::start(move |asked| match asked.head.contains("vector%28time") {
+        true => good(&json!([{ "metric": {}, "value": [FULFILLED as f64 + 0.7, "0"] }])),
+        false => world.answer(asked),
+    });
+    let directory = files(&[("experiment.yaml", EXPERIMENT)]);
+    let url = server.url("");
+    let args = ["verdict", "--output", "json", "--prometheus", &url];
+    let ran = lanekeeper(directory.path(), &args, "");
+    let json: Value = serde_json::from_str(&ran.out).unwrap();
+    // A minute passes until what was scraped can be asked for.
+    assert_eq!(json["judged_at"], "2026-01-05T23:55:00Z", "{json:#}");
+}
+
+#[test]
 fn whoever_does_not_read_the_verdict_gets_its_exit_code() {
     let mut world = World::good();
     world.mean[1] = 0.2;
