@@ -319,6 +319,42 @@ fn a_p95_that_rises_by_five_percent_is_read_as_one_wherever_it_lies_between_bord
     }
 }
 
+#[test]
+fn a_bucket_without_users_of_a_version_is_no_degree_of_freedom() {
+    let sums = |corrections: f64| Sums {
+        predictions: 100.0,
+        corrections,
+        seconds: 10.0,
+        answers: vec![90.0, 100.0, 100.0],
+    };
+    let none = Sums {
+        answers: vec![0.0; 3],
+        ..Sums::default()
+    };
+    let treatment = |bucket: u8| match bucket {
+        20.. => none.clone(),
+        bucket => sums(24.0 + f64::from(bucket % 5)),
+    };
+    let outcome = Outcome {
+        borders: vec![0.1, 0.12, f64::INFINITY],
+        buckets: (0..32)
+            .map(|bucket| [sums(20.0), treatment(bucket)])
+            .collect(),
+    };
+    let progress = Progress {
+        at: Time(START + STEP),
+        users: [75.0, 25.0],
+        fulfilled: true,
+        slots: Slots::Steady([7500.0, 2500.0]),
+        known: Some(Time(START + STEP)),
+    };
+    let judgement = judge(&experiment(100), &progress, &outcome);
+    assert_eq!(judgement.buckets, 20);
+    for figure in judgement.figures {
+        assert_eq!(figure.ratio.unwrap().freedom, 19.0);
+    }
+}
+
 /// Counts of all sizes, and none often enough.
 fn count() -> impl Strategy<Value = f64> {
     prop_oneof![Just(0.0), Just(1.0), 0.0..10.0, 0.0..1e6, Just(1e300)]
@@ -384,6 +420,7 @@ fn progress() -> impl Strategy<Value = Progress> {
         users,
         fulfilled,
         slots,
+        known: Some(Time(START)),
     })
 }
 

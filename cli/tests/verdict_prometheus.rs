@@ -341,7 +341,7 @@ fn the_verdict_is_that_of_another_computation() {
     let (json, code) = prometheus.json(&experiment, FULFILLED + 90);
     assert_eq!((&json["verdict"], code), (&"accept".into(), Some(0)));
     assert_eq!(json["judged_at"], "2026-01-05T12:00:00Z");
-    let users = serde_json::json!({ "control": 1512.0, "treatment": 504.0 });
+    let users = serde_json::json!({ "control": 1512, "treatment": 504 });
     assert_eq!(json["users"], users);
     close(&json["sample_ratio_p"], 1.0, 1e-9);
     assert_eq!(json["buckets"], 32);

@@ -6,13 +6,13 @@ use super::sums::{Outcome, Sums};
 
 /// The logarithm of treatment over control, and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct LogRatio {
+pub struct LogRatio {
     /// The logarithm of the ratio.
-    pub(super) estimate: f64,
+    pub estimate: f64,
     /// Its standard error.
-    pub(super) error: f64,
+    pub error: f64,
     /// How many degrees of freedom the standard error has.
-    pub(super) freedom: f64,
+    pub freedom: f64,
 }
 
 impl LogRatio {

@@ -19,6 +19,15 @@ pub(super) const FEWEST_BUCKETS: usize = 8;
 /// With fewer answers in a version no guardrail is asked: a p95 needs some answers above it.
 pub(super) const FEWEST_ANSWERS: f64 = 400.0;
 
+/// The share of the answers that come within the p95.
+const P95: f64 = 0.95;
+/// One border over the one below: with wider bins, the p95 is read inexactly, though hardly by more than
+/// this allows for.
+const WIDEST: f64 = 1.250_001;
+/// So many predictions or answers are expected to be about as many of the other,
+const MANY: f64 = 100.0;
+/// and not more than so many times as many.
+const FAR_APART: f64 = 2.0;
 /// What differs by less, is the same to all readers.
 const MOST_DECIMALS: usize = 12;
 
@@ -42,12 +51,16 @@ pub struct Judgement {
     pub verdict: Verdict,
     /// Why it is not accepted; empty while users are missing.
     pub reasons: Vec<String>,
+    /// What looks wrong with the data, though the verdict does not depend on it.
+    pub notes: Vec<String>,
     /// How many users the plan still waits for.
     pub missing: u64,
     /// How likely the split of the users is by chance; while users are missing, at any time.
     pub sample_ratio: Option<SampleRatio>,
     /// How many buckets have data of both versions.
     pub buckets: usize,
+    /// What was counted in control and treatment.
+    pub total: [Sums; 2],
     /// The figures that count at this moment: while users are missing, the guardrails alone.
     pub figures: Vec<Figure>,
 }
@@ -68,6 +81,8 @@ pub struct Figure {
     pub high: Option<f64>,
     /// How likely such a rise is by chance.
     pub p: Option<f64>,
+    /// How sure the logarithm of treatment over control is.
+    pub ratio: Option<LogRatio>,
     /// Why it speaks against the treatment; empty if it does not.
     pub against: Vec<String>,
 }
@@ -89,9 +104,11 @@ pub fn judge(experiment: &Experiment, progress: &Progress, outcome: &Outcome) ->
     let mut judgement = Judgement {
         verdict: Verdict::Invalid,
         reasons: Vec::new(),
+        notes: notes(experiment, progress, outcome),
         missing: progress.missing(experiment),
         sample_ratio: None,
         buckets,
+        total: outcome.total(),
         figures: Vec::new(),
     };
     match fair(experiment, progress) {
@@ -103,11 +120,7 @@ pub fn judge(experiment: &Experiment, progress: &Progress, outcome: &Outcome) ->
         }
     }
     if progress.fulfilled && buckets < FEWEST_BUCKETS {
-        judgement.reasons = vec![format!(
-            "only {buckets} of {BUCKETS} buckets have predictions and answers of both versions, \
-             {FEWEST_BUCKETS} are needed: is the service scraped, does it get x-rollout-bucket, are \
-             names and matchers of its metrics right?"
-        )];
+        judgement.reasons = vec![few(buckets)];
         return judgement;
     }
     let mut figures = Vec::new();
@@ -128,6 +141,68 @@ pub fn judge(experiment: &Experiment, progress: &Progress, outcome: &Outcome) ->
         (true, false) => Verdict::NotEnoughData,
     };
     judgement
+}
+
+/// What looks wrong with the data.
+fn notes(experiment: &Experiment, progress: &Progress, outcome: &Outcome) -> Vec<String> {
+    let mut notes = Vec::new();
+    let buckets = outcome.complete();
+    let many = progress
+        .users
+        .iter()
+        .all(|users| *users >= f64::from(BUCKETS));
+    if !progress.fulfilled && buckets < FEWEST_BUCKETS && many {
+        notes.push(few(buckets));
+    }
+    let metrics = &experiment.metrics;
+    let [assignments, slots] = [&metrics.assignments.0, &metrics.slots.0];
+    match progress.known {
+        Some(known) if known == progress.at => {}
+        Some(known) => notes.push(format!(
+            "{assignments} or {slots} is not known since {known}: was a gateway scraped since? Who came \
+             later is not counted yet"
+        )),
+        None if progress.slots == Slots::Unknown => {}
+        None => notes.push(format!(
+            "{assignments} is not known of rollout {}: are names and matchers of the filter's metrics \
+             right?",
+            experiment.rollout.as_str(),
+        )),
+    }
+    let latency = &metrics.latency.0;
+    for (version, sums) in experiment.versions().into_iter().zip(outcome.total()) {
+        let [fewer, more] = match [sums.predictions, sums.answered()] {
+            [predictions, answers] if predictions < answers => [predictions, answers],
+            [predictions, answers] => [answers, predictions],
+        };
+        if more >= MANY && more > FAR_APART * fewer {
+            notes.push(format!(
+                "{version} has {:.0} predictions and {:.0} answers: does another service count {latency}, \
+                 are names and matchers of the service's metrics right?",
+                sums.predictions,
+                sums.answered(),
+            ));
+        }
+        if let Some([(below, _), (above, _)]) = sums.bin(P95, &outcome.borders)
+            && above > WIDEST * below
+        {
+            notes.push(format!(
+                "p95 latency: that of {version} is somewhere between {below} s and {above} s, the borders of \
+                 the histogram around it: where they are more than 25 % apart, a rise of 5 % may not be \
+                 seen"
+            ));
+        }
+    }
+    notes
+}
+
+/// That too few buckets have data.
+fn few(buckets: usize) -> String {
+    format!(
+        "only {buckets} of {BUCKETS} buckets have predictions and answers of both versions, \
+         {FEWEST_BUCKETS} are needed: is the service scraped, does it get x-rollout-bucket, are names and \
+         matchers of its metrics right?"
+    )
 }
 
 /// Whether users were dealt out as the slots say, all the time: how likely their split is by
@@ -196,8 +271,8 @@ fn fair(
 }
 
 fn corrections(experiment: &Experiment, outcome: &Outcome) -> Figure {
-    let (mut figure, ratio) = Figure::new(experiment, outcome, Of::CorrectionRate);
-    figure.p = ratio.map(|ratio| ratio.p_value());
+    let mut figure = Figure::new(experiment, outcome, Of::CorrectionRate);
+    figure.p = figure.ratio.map(|ratio| ratio.p_value());
     let least = experiment.minimal_rise;
     let name = figure.of.name();
     if let Some(rise) = figure.rise {
@@ -218,32 +293,32 @@ fn corrections(experiment: &Experiment, outcome: &Outcome) -> Figure {
             )),
         }
     }
-    figure.add_interval(ratio);
+    figure.add_interval();
     figure
 }
 
 fn latency(experiment: &Experiment, outcome: &Outcome, of: Of) -> Figure {
-    let (mut figure, ratio) = Figure::new(experiment, outcome, of);
+    let mut figure = Figure::new(experiment, outcome, of);
     let most = experiment.maximal_latency_rise;
     if let Some(rise) = figure.rise.filter(|rise| *rise >= most.fraction()) {
         let [rise, most] = rise_beside(rise, most);
         let against = format!("{}: {rise}, less than {most} is asked for", of.name());
         figure.against.push(against);
     }
-    figure.add_interval(ratio);
+    figure.add_interval();
     figure
 }
 
 /// While users are missing: only what is certain, however often one looks, counts against the
 /// treatment.
 fn guardrail(experiment: &Experiment, outcome: &Outcome, of: Of) -> Figure {
-    let (mut figure, ratio) = Figure::new(experiment, outcome, of);
+    let mut figure = Figure::new(experiment, outcome, of);
     // Whatever is not known yet may be known later.
     figure.against.clear();
     let answers = outcome.total().map(|sums| sums.answered());
     let enough = outcome.complete() >= FEWEST_BUCKETS
         && answers.iter().all(|answers| *answers >= FEWEST_ANSWERS);
-    let low = ratio.filter(|_| enough).map(|ratio| {
+    let low = figure.ratio.filter(|_| enough).map(|ratio| {
         let bound = always_valid::lower_bound(&ratio, FALSE_ALARM / 2.0);
         bound.exp_m1()
     });
@@ -274,14 +349,14 @@ impl Of {
         match self {
             Self::CorrectionRate => sums.correction_rate(),
             Self::MeanLatency => sums.mean(),
-            Self::P95Latency => sums.quantile(0.95, borders),
+            Self::P95Latency => sums.quantile(P95, borders),
         }
     }
 }
 
 impl Figure {
     /// The figure in both versions, with what speaks against the treatment if it is not known.
-    fn new(experiment: &Experiment, outcome: &Outcome, of: Of) -> (Self, Option<LogRatio>) {
+    fn new(experiment: &Experiment, outcome: &Outcome, of: Of) -> Self {
         let figure = |sums: &Sums| of.figure(sums, &outcome.borders);
         let values = outcome.total().each_ref().map(&figure);
         let mut against = Vec::new();
@@ -292,20 +367,20 @@ impl Figure {
                 None
             }
         };
-        let figure_of = Self {
+        Self {
             of,
             values,
             rise,
             low: None,
             high: None,
             p: None,
+            ratio: LogRatio::of(outcome, figure),
             against,
-        };
-        (figure_of, LogRatio::of(outcome, figure))
+        }
     }
 
-    fn add_interval(&mut self, ratio: Option<LogRatio>) {
-        if let Some(ratio) = ratio {
+    fn add_interval(&mut self) {
+        if let Some(ratio) = self.ratio {
             let [low, high] = ratio.interval(CONFIDENCE).map(f64::exp_m1);
             (self.low, self.high) = (Some(low), Some(high));
         }

@@ -18,6 +18,7 @@ mod sums;
 pub use experiment::{
     Experiment, Label, Matcher, Matchers, MetricName, Metrics, Percent, Time, Users,
 };
+pub use jackknife::LogRatio;
 pub use judge::{Figure, Judgement, Of, Verdict, judge};
 pub use observe::{RESOLUTION, counts, outcome};
 pub use progress::{Counter, Counts, Progress, Series, Slots};

@@ -50,6 +50,8 @@ pub struct Progress {
     pub fulfilled: bool,
     /// By which slots they were dealt out.
     pub slots: Slots,
+    /// When new users and slots were known for the last time until then.
+    pub known: Option<Time>,
 }
 
 /// The slots of control and treatment from the start until the moment that is judged.
@@ -83,11 +85,14 @@ impl Progress {
             users: [0.0; 2],
             fulfilled: false,
             slots: Slots::Unknown,
+            known: None,
         };
+        let mut counted = None;
         for (time, [control, treatment]) in newcomers(experiment, &counts.assignments) {
             if time > until.0 {
                 break;
             }
+            counted = Some(time);
             progress.users[0] += control;
             progress.users[1] += treatment;
             progress.fulfilled = progress.users.iter().sum::<f64>() >= planned;
@@ -99,6 +104,9 @@ impl Progress {
             }
         }
         progress.slots = slots(experiment, &dealt, progress.at);
+        let by_then = dealt.iter().rev().find(|(time, _)| *time <= progress.at.0);
+        let both = by_then.zip(counted);
+        progress.known = both.map(|((dealt, _), counted)| Time(counted.min(*dealt)));
         progress
     }
 
