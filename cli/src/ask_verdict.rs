@@ -16,9 +16,10 @@ use crate::Failure;
 ///
 /// The experiment is declared in a file before it starts: `lanekeeper schema experiment` tells its
 /// fields, `lanekeeper sample-size` how many users to plan. Until so many came, the verdict is `not
-/// enough data, N more users`, unless latency certainly rises too much: then it is to roll back. Once
-/// they came, the verdict is of that moment, whenever one asks: neither asking early nor asking again
-/// changes it. Experiments whose users were not dealt out as the slots say are invalid.
+/// enough data, N more users`, unless latency certainly rises too much: then it is to roll back, which
+/// is to be acted on when it is given, as later the answer may be another. Once they came, the verdict
+/// is of that moment, whenever one asks, and however often one asked before. Experiments whose users
+/// were not dealt out as the slots say are invalid.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,

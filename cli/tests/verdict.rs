@@ -62,7 +62,6 @@ impl World {
     /// The answer to one of the queries.
     fn answer(&self, asked: &Asked) -> Reply {
         let is = |metric: &str| asked.head.lines().next().unwrap().contains(metric);
-        // A scrape that was missed in a step does not matter to the last or the least of it.
         let points = |values: [f64; 3]| {
             let times = [START, FULFILLED, self.scraped].into_iter();
             let points = times.zip(values);
@@ -347,9 +346,9 @@ fn what_looks_wrong_is_noted_and_changes_nothing() {
          answer_duration_seconds, are names and matchers of the service's metrics right?"
     );
     let wide = with(|world| world.first_border = "0.15");
-    let begin = "p95 latency: that of stable is somewhere between 0.15 s and 0.2 s, ";
+    let begin = "p95 latency: that of stable is between 0.15 s and 0.2 s, borders of the histogram that \
+                 are more than 25 % apart: its rise is inexact\np95 latency: that of canary is ";
     assert!(wide.starts_with(begin), "{wide}");
-    assert_eq!(wide.lines().count(), 2);
 }
 
 #[test]

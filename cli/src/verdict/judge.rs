@@ -21,13 +21,14 @@ pub(super) const FEWEST_ANSWERS: f64 = 400.0;
 
 /// The share of the answers that come within the p95.
 const P95: f64 = 0.95;
-/// One border over the one below: with wider bins, the p95 is read inexactly, though hardly by more than
-/// this allows for.
+/// A border over the one below it that is larger than this, leaves open where between them the p95 is. A
+/// little more than 25 %: borders are rounded.
 const WIDEST: f64 = 1.250_001;
-/// So many predictions or answers are expected to be about as many of the other,
-const MANY: f64 = 100.0;
-/// and not more than so many times as many.
+/// Where there are more predictions than answers, or fewer, by this factor, they are not of the same
+/// questions,
 const FAR_APART: f64 = 2.0;
+/// unless there are fewer than this of both.
+const MANY: f64 = 100.0;
 /// What differs by less, is the same to all readers.
 const MOST_DECIMALS: usize = 12;
 
@@ -187,9 +188,8 @@ fn notes(experiment: &Experiment, progress: &Progress, outcome: &Outcome) -> Vec
             && above > WIDEST * below
         {
             notes.push(format!(
-                "p95 latency: that of {version} is somewhere between {below} s and {above} s, the borders of \
-                 the histogram around it: where they are more than 25 % apart, a rise of 5 % may not be \
-                 seen"
+                "p95 latency: that of {version} is between {below} s and {above} s, borders of the histogram \
+                 that are more than 25 % apart: its rise is inexact"
             ));
         }
     }
@@ -327,7 +327,7 @@ fn guardrail(experiment: &Experiment, outcome: &Outcome, of: Of) -> Figure {
     if let Some(low) = low.filter(|low| *low > most.fraction()) {
         let [low, most] = rise_beside(low, most);
         let against = format!(
-            "{}: {low} at least, less than {most} is asked for, and more users would not change that",
+            "{}: {low} at least, less than {most} is asked for: certain enough not to wait for more users",
             of.name()
         );
         figure.against.push(against);
