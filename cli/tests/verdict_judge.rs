@@ -355,6 +355,41 @@ fn a_bucket_without_users_of_a_version_is_no_degree_of_freedom() {
     }
 }
 
+#[test]
+fn a_rise_is_shown_beside_its_limit_as_exactly_as_it_takes() {
+    let told = |seconds: f64| {
+        let sums = |seconds: f64| Sums {
+            predictions: 100.0,
+            corrections: 20.0,
+            seconds,
+            answers: vec![90.0, 100.0, 100.0],
+        };
+        let outcome = Outcome {
+            borders: vec![0.1, 0.12, f64::INFINITY],
+            buckets: vec![[sums(10.0), sums(seconds)]; 32],
+        };
+        let progress = Progress {
+            at: Time(START + STEP),
+            users: [75.0, 25.0],
+            fulfilled: true,
+            slots: Slots::Steady([7500.0, 2500.0]),
+            known: Some(Time(START + STEP)),
+        };
+        let judgement = judge(&experiment(100), &progress, &outcome);
+        let mut reasons = judgement.reasons.into_iter();
+        reasons.find(|reason| reason.starts_with("mean latency"))
+    };
+    let shown = |rise: &str, limit: &str| {
+        Some(format!(
+            "mean latency: {rise} %, less than {limit} % is asked for"
+        ))
+    };
+    assert_eq!(told(10.499_999), None);
+    assert_eq!(told(10.5), shown("+5.0", "+5.0"));
+    assert_eq!(told(10.500_4), shown("+5.004", "+5.000"));
+    assert_eq!(told(10.6), shown("+6.0", "+5.0"));
+}
+
 /// Counts of all sizes, and none often enough.
 fn count() -> impl Strategy<Value = f64> {
     prop_oneof![Just(0.0), Just(1.0), 0.0..10.0, 0.0..1e6, Just(1e300)]

@@ -437,7 +437,8 @@ fn rise_beside(rise: f64, limit: Percent) -> [String; 2] {
     })
 }
 
-/// A number and the one that decides about it, with as many decimals as it takes to tell them apart.
+/// A number and the one that decides about it, with as many decimals as it takes to tell them apart, if
+/// they are not the same.
 fn beside(
     number: f64,
     limit: f64,
@@ -445,9 +446,7 @@ fn beside(
     show: impl Fn(f64, usize) -> String,
 ) -> [String; 2] {
     let shown = |decimals| [number, limit].map(|number| show(number, decimals));
-    let mut shown = (decimals..=MOST_DECIMALS).map(shown);
     let differs = |[number, limit]: &[String; 2]| number != limit;
-    shown
-        .find(differs)
-        .unwrap_or_else(|| [number, limit].map(|number| show(number, MOST_DECIMALS)))
+    let mut more = (decimals..=MOST_DECIMALS).map(shown);
+    more.find(differs).unwrap_or_else(|| shown(decimals))
 }
