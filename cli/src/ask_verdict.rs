@@ -1,6 +1,6 @@
 //! `lanekeeper verdict`
 
-use std::io::Write;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -16,9 +16,10 @@ use crate::Failure;
 ///
 /// The experiment is declared in a file before it starts: `lanekeeper schema experiment` tells its
 /// fields, `lanekeeper sample-size` how many users to plan. Until so many came, the verdict is `not
-/// enough data, N more users`, unless latency certainly rises too much: then it is to roll back. Once
-/// they came, the verdict is of that moment, whenever one asks: neither asking early nor asking again
-/// changes it. Experiments whose users were not dealt out as the slots say are invalid.
+/// enough data, N more users`, unless latency certainly rises too much: then it is to roll back, which
+/// is to be acted on when it is given, as later the answer may be another. Once they came, the verdict
+/// is of that moment, whenever one asks, and however often one asked before. Experiments whose users
+/// were not dealt out as the slots say are invalid.
 #[derive(Args, Debug)]
 #[command(
     verbatim_doc_comment,
@@ -53,7 +54,7 @@ pub(crate) struct AskVerdict {
     #[arg(long, value_name = "TIME")]
     at: Option<Time>,
 
-    /// How long Prometheus may take for an answer; there are six, or more after a month
+    /// How long Prometheus may take for an answer; there are eight, or more after a month
     #[arg(long, value_name = "TIME", default_value = "2m", value_parser = crate::above_zero)]
     timeout: Duration,
 }
@@ -68,13 +69,18 @@ enum Output {
 
 impl AskVerdict {
     pub(crate) fn run(self, out: &mut dyn Write) -> Result<ExitCode, Failure> {
-        let (clock, at) = (now(), self.at);
-        if let Some(at) = at.filter(|at| at.0 > clock.0) {
+        let clock = clock();
+        if let Some(at) = self.at.filter(|at| at.0 > clock.0) {
             let message = format!("--at {at}: allowed is a time up to now, {clock}");
             return Err(Failure::Usage(message));
         }
-        let now = at.unwrap_or(clock);
         let experiment = Experiment::load(&self.experiment)?;
+        let prometheus = Prometheus::new(self.prometheus, self.timeout);
+        let prometheus = prometheus.map_err(|error| Failure::Input(error.to_string()))?;
+        let now = match self.at {
+            Some(at) => at,
+            None => prometheus.now().map_err(Failure::Input)?,
+        };
         if now.0 < experiment.start.0 {
             let start = experiment.start;
             return Err(Failure::Input(format!(
@@ -82,22 +88,24 @@ impl AskVerdict {
                 lanekeeper_cli::file_name(&self.experiment),
             )));
         }
-        let prometheus = Prometheus::new(self.prometheus, self.timeout);
-        let prometheus = prometheus.map_err(|error| Failure::Input(error.to_string()))?;
         let (progress, judgement) = ask(&prometheus, &experiment, now).map_err(Failure::Input)?;
-        match self.output {
-            Output::Text => verdict::text(out, &experiment, &progress, &judgement)?,
+        let said = match self.output {
+            Output::Text => verdict::text(out, &experiment, &progress, &judgement),
             Output::Json => {
                 let json = verdict::json(&experiment, &progress, &judgement);
-                writeln!(out, "{json:#}")?;
+                writeln!(out, "{json:#}")
             }
+        };
+        match said {
+            // Whoever reads no more has the exit code still: it must not be that of accept.
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(ExitCode::from(match judgement.verdict {
+                Verdict::Accept => 0,
+                Verdict::RollBack => 3,
+                Verdict::NotEnoughData => 4,
+                Verdict::Invalid => 5,
+            })),
         }
-        Ok(ExitCode::from(match judgement.verdict {
-            Verdict::Accept => 0,
-            Verdict::RollBack => 3,
-            Verdict::NotEnoughData => 4,
-            Verdict::Invalid => 5,
-        }))
     }
 }
 
@@ -113,7 +121,7 @@ fn ask(
     Ok((progress, judgement))
 }
 
-fn now() -> Time {
+fn clock() -> Time {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     Time(since.map_or(0, |since| since.as_secs()))
 }

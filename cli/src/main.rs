@@ -83,7 +83,11 @@ fn main() -> ExitCode {
         Command::AskVerdict(ask) => ("verdict", ask.run(&mut out)),
         Command::SampleSize(sample_size) => ("sample-size", sample_size.run(&mut out)),
     };
-    match done.and_then(|code| out.flush().map(|()| code).map_err(Failure::from)) {
+    let done = done.and_then(|code| match out.flush() {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(code),
+    });
+    match done {
         Ok(code) => code,
         // The reader has seen enough, as `head` does.
         Err(Failure::Output(error)) if error.kind() == io::ErrorKind::BrokenPipe => {

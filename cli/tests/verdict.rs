@@ -4,6 +4,7 @@
 mod run;
 
 use std::path::Path;
+use std::process::{Command, Stdio};
 
 use run::server::{Asked, Reply, Server};
 use run::{Ran, files, lanekeeper};
@@ -21,6 +22,8 @@ const START: u64 = 1_767_571_200;
 /// Two days later; all users came on the first.
 const AT: &str = "2026-01-07T00:00:00Z";
 const FULFILLED: u64 = START + 24 * 3600;
+/// The last time at which users are counted before that.
+const LAST: u64 = START + 48 * 3600 - 300;
 
 /// What the service counted, by version: predictions and corrections, the mean and the histogram of
 /// latency; the same in each bucket, but for some noise.
@@ -31,8 +34,14 @@ struct World {
     predictions: [f64; 2],
     corrections: [f64; 2],
     mean: [f64; 2],
-    /// Of a hundred answers, those within 0.1 s and within 0.2 s.
+    /// Of a hundred answers, those within the first border and within 0.2 s.
     answers: [[f64; 2]; 2],
+    /// In seconds.
+    first_border: &'static str,
+    /// For each prediction.
+    answered: f64,
+    /// The filter was scraped until then.
+    scraped: u64,
 }
 
 impl World {
@@ -44,20 +53,34 @@ impl World {
             corrections: [180.0, 24.0],
             mean: [0.1, 0.101],
             answers: [[40.0, 98.0], [39.5, 97.9]],
+            first_border: "0.16",
+            answered: 1.0,
+            scraped: LAST,
         }
     }
 
     /// The answer to one of the queries.
     fn answer(&self, asked: &Asked) -> Reply {
         let is = |metric: &str| asked.head.lines().next().unwrap().contains(metric);
-        let rows = if is("lanekeeper_assignments_total") {
+        let points = |values: [f64; 3]| {
+            let times = [START, FULFILLED, self.scraped].into_iter();
+            let points = times.zip(values);
+            json!(
+                points
+                    .map(|(time, value)| json!([time, value.to_string()]))
+                    .collect::<Vec<_>>()
+            )
+        };
+        let rows = if is("query=last_over_time%28lanekeeper_assignments_total") {
             rows_of(self.users, "values", |users| {
-                json!([[START, "3"], [FULFILLED, (users + 3.0).to_string()]])
+                points([3.0, users + 3.0, users + 3.0])
             })
-        } else if is("lanekeeper_slots") {
-            let slots =
-                |slots: f64| json!([[START, slots.to_string()], [FULFILLED, slots.to_string()]]);
-            rows_of([9000.0, 1000.0], "values", slots)
+        } else if is("query=min_over_time%28lanekeeper_assignments_total") {
+            rows_of(self.users, "values", |users| {
+                points([3.0, 3.0, users + 3.0])
+            })
+        } else if is("query=last_over_time%28lanekeeper_slots") {
+            rows_of([9000.0, 1000.0], "values", |slots| points([slots; 3]))
         } else if is("review_predictions_total") {
             self.buckets(|_, version| vec![("", self.predictions[version])])
         } else if is("review_overrides_total") {
@@ -66,18 +89,18 @@ impl World {
             self.buckets(|noise, version| {
                 vec![(
                     "",
-                    self.predictions[version] * self.mean[version] * noise.sqrt(),
+                    self.answered * self.predictions[version] * self.mean[version] * noise.sqrt(),
                 )]
             })
         } else {
             assert!(is("answer_duration_seconds_bucket"), "{}", asked.head);
             self.buckets(|noise, version| {
-                let [tenth, fifth] =
-                    self.answers[version].map(|share| self.predictions[version] * share / 100.0);
+                let all = self.answered * self.predictions[version];
+                let [first, second] = self.answers[version].map(|share| all * share / 100.0);
                 vec![
-                    ("0.1", tenth * noise.sqrt()),
-                    ("0.2", fifth),
-                    ("+Inf", self.predictions[version]),
+                    (self.first_border, first * noise.sqrt()),
+                    ("0.2", second),
+                    ("+Inf", all),
                 ]
             })
         };
@@ -180,6 +203,8 @@ fn a_good_treatment_is_accepted_with_0() {
         "time        2026-01-05T00:00:00Z to 2026-01-06T00:00:00Z, when the plan was fulfilled",
         "split       by 9000 : 1000 slots, p 1.000",
         "buckets     32 of 32",
+        "counted     28,800 predictions, 6,095 corrections, 28,800 answers in stable",
+        "            3,200 predictions, 813 corrections, 3,200 answers in canary",
         "",
     ] {
         assert_eq!(lines.next(), Some(expected), "{}", ran.out);
@@ -213,12 +238,17 @@ fn each_criterion_that_is_missed_is_a_reason_to_roll_back() {
         with(|world| world.corrections[1] = 21.9),
         "correction rate: +9.6 %, +10.0 % or more is asked for"
     );
+    // As exactly as it takes.
+    assert_eq!(
+        with(|world| world.corrections[1] = 21.985),
+        "correction rate: +9.99 %, +10.00 % or more is asked for"
+    );
     assert_eq!(
         with(|world| world.mean[1] = 0.106),
         "mean latency: +6.0 %, less than +5.0 % is asked for"
     );
     let p95 = with(|world| world.answers = [[90.0, 98.0], [80.0, 97.0]]);
-    assert_eq!(p95, "p95 latency: +28.7 %, less than +5.0 % is asked for");
+    assert_eq!(p95, "p95 latency: +9.5 %, less than +5.0 % is asked for");
     assert_eq!(
         with(|world| world.answers[1][1] = 94.0),
         "p95 latency: not known of canary: it is above the last border of the histogram, 0.2 s"
@@ -267,6 +297,108 @@ time        2026-01-05T00:00:00Z to 2026-01-06T23:55:00Z
 }
 
 #[test]
+fn what_looks_wrong_is_noted_and_changes_nothing() {
+    let with = |change: fn(&mut World)| {
+        let mut world = World::good();
+        world.users = [2241.0, 249.0];
+        change(&mut world);
+        let (json, code) = world.json();
+        assert_eq!(
+            (&json["verdict"], code),
+            (&json!("not_enough_data"), Some(4)),
+            "{json:#}"
+        );
+        let ran = world.verdict(&[]);
+        let notes = json["notes"].as_array().unwrap();
+        let notes: Vec<_> = notes.iter().map(|note| note.as_str().unwrap()).collect();
+        for note in &notes {
+            assert!(
+                ran.out.contains(&format!("\nnote        {note}\n")),
+                "{ran:?}"
+            );
+        }
+        assert_eq!(
+            (ran.code, ran.out.matches("note ").count()),
+            (code, notes.len())
+        );
+        notes.join("\n")
+    };
+    assert_eq!(with(|_| {}), "");
+    assert_eq!(
+        with(|world| world.buckets = 7),
+        "only 7 of 32 buckets have predictions and answers of both versions, 8 are needed: is the service \
+         scraped, does it get x-rollout-bucket, are names and matchers of its metrics right?"
+    );
+    // A version that few users got yet may well have so few.
+    let few = |world: &mut World| (world.buckets, world.users) = (7, [270.0, 30.0]);
+    assert_eq!(with(few), "");
+    assert_eq!(
+        with(|world| world.scraped = LAST - 600),
+        "lanekeeper_assignments_total or lanekeeper_slots is not known since 2026-01-06T23:45:00Z: was a \
+         gateway scraped since? Who came later is not counted yet"
+    );
+    let apart = with(|world| world.answered = 2.1);
+    assert_eq!(
+        apart,
+        "stable has 28800 predictions and 60480 answers: does another service count \
+         answer_duration_seconds, are names and matchers of the service's metrics right?\n\
+         canary has 3200 predictions and 6720 answers: does another service count \
+         answer_duration_seconds, are names and matchers of the service's metrics right?"
+    );
+    let wide = with(|world| world.first_border = "0.15");
+    let begin = "p95 latency: that of stable is between 0.15 s and 0.2 s, borders of the histogram that \
+                 are more than 25 % apart: its rise is inexact\np95 latency: that of canary is ";
+    assert!(wide.starts_with(begin), "{wide}");
+}
+
+#[test]
+fn programs_get_the_counts_the_criteria_and_how_sure_it_is() {
+    let (json, _) = World::good().json();
+    for (field, expected) in [
+        ("users", json!({ "control": 4500, "treatment": 500 })),
+        ("slots", json!({ "control": 9000, "treatment": 1000 })),
+        (
+            "predictions",
+            json!({ "control": 28800, "treatment": 3200 }),
+        ),
+        ("corrections", json!({ "control": 6095, "treatment": 813 })),
+        ("answers", json!({ "control": 28800, "treatment": 3200 })),
+        ("fulfilled", json!(true)),
+        ("sample_ratio_test", json!("chi_squared")),
+        (
+            "criteria",
+            json!({
+                "minimal_rise": 0.1,
+                "significance": 0.05,
+                "maximal_latency_rise": 0.05,
+                "sample_ratio_p": 0.001,
+            }),
+        ),
+    ] {
+        assert_eq!(json[field], expected, "{field}");
+    }
+    let rate = &json["correction_rate"];
+    assert_eq!(rate["degrees_of_freedom"], 31);
+    let number = |place: &str| rate.pointer(place).unwrap().as_f64().unwrap();
+    let log_ratio = |place| number(place).ln_1p();
+    // The 95th percentile of Student's t with 31 degrees of freedom, from a table.
+    let width = log_ratio("/interval/1") - log_ratio("/rise");
+    assert!((width / number("/standard_error") - 1.695_5).abs() < 1e-3);
+
+    let world = World {
+        users: [2241.0, 249.0],
+        ..World::good()
+    };
+    let (json, _) = world.json();
+    assert_eq!(json["sample_ratio_test"], "always_valid");
+    // Nothing of corrections.
+    assert_eq!(
+        (&json["fulfilled"], &json["corrections"]),
+        (&json!(false), &Value::Null)
+    );
+}
+
+#[test]
 fn nobody_yet_is_not_enough_data_either() {
     let world = World {
         users: [0.0; 2],
@@ -300,6 +432,44 @@ fn users_who_are_not_dealt_out_as_the_slots_say_make_it_invalid() {
             expected,
             "{json:#}"
         );
+    }
+}
+
+#[test]
+fn now_is_when_prometheus_says_it_is() {
+    let world = World {
+        users: [2241.0, 249.0],
+        ..World::good()
+    };
+    let server = Server::start(move |asked| match asked.head.contains("vector%28time") {
+        true => good(&json!([{ "metric": {}, "value": [FULFILLED as f64 + 0.7, "0"] }])),
+        false => world.answer(asked),
+    });
+    let directory = files(&[("experiment.yaml", EXPERIMENT)]);
+    let url = server.url("");
+    let args = ["verdict", "--output", "json", "--prometheus", &url];
+    let ran = lanekeeper(directory.path(), &args, "");
+    let json: Value = serde_json::from_str(&ran.out).unwrap();
+    // A minute passes until what was scraped can be asked for.
+    assert_eq!(json["judged_at"], "2026-01-05T23:55:00Z", "{json:#}");
+}
+
+#[test]
+fn whoever_does_not_read_the_verdict_gets_its_exit_code() {
+    let mut world = World::good();
+    world.mean[1] = 0.2;
+    let server = Server::start(move |asked| world.answer(asked));
+    for output in ["text", "json"] {
+        let directory = files(&[("experiment.yaml", EXPERIMENT)]);
+        let mut child = Command::new(env!("CARGO_BIN_EXE_lanekeeper"))
+            .args(["verdict", "--at", AT, "--output", output, "--prometheus"])
+            .arg(server.url(""))
+            .current_dir(&directory)
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        drop(child.stdout.take());
+        assert_eq!(child.wait().unwrap().code(), Some(3), "{output}");
     }
 }
 
@@ -601,7 +771,7 @@ fn the_example_is_one_and_so_says_the_schema() {
             .filter(|asked| asked.head.contains(matcher))
             .count()
     };
-    assert_eq!((with(filter), with(service), asked.len()), (2, 4, 6));
+    assert_eq!((with(filter), with(service), asked.len()), (3, 4, 7));
 }
 
 #[test]
@@ -696,5 +866,26 @@ fn the_sample_size_is_the_smallest_with_the_power_asked_for() {
     ] {
         let (users, _) = users(&more);
         assert_eq!(users > usual, larger, "{more:?}: {users}, {usual}");
+    }
+}
+
+#[test]
+fn the_sample_size_fills_the_buckets_of_both_versions_however_certain_one_is() {
+    for (share, users) in [("50%", 320), ("10%", 1600)] {
+        let args = [
+            "sample-size",
+            "--rate",
+            "45%",
+            "--rise",
+            "100%",
+            "--reviews",
+            "50",
+        ];
+        let sure = ["--latency-variation", "1%", "--correlation", "0%", "--json"];
+        let args = [&args[..], &sure, &["--share", share]].concat();
+        let ran = lanekeeper(files(&[]).path(), &args, "");
+        let json: Value = serde_json::from_str(&ran.out).unwrap();
+        // Five for each of 32 buckets.
+        assert_eq!(json["users"], users, "{share}");
     }
 }

@@ -1,10 +1,11 @@
 //! What holds of every verdict, whatever was counted.
 
 use lanekeeper_cli::verdict::{
-    Counts, Experiment, Outcome, Progress, Series, Slots, Sums, Time, Verdict, judge,
+    Counter, Counts, Experiment, Outcome, Progress, Series, Slots, Sums, Time, Verdict, judge,
 };
 use proptest::prelude::*;
 use serde_json::json;
+use statrs::distribution::{ContinuousCDF, LogNormal};
 
 const START: u64 = 1_767_571_200;
 const STEP: u64 = 300;
@@ -32,6 +33,19 @@ fn slots(values: [&[f64]; 2]) -> Vec<Series> {
     vec![series("stable", values[0]), series("canary", values[1])]
 }
 
+/// A counter that is scraped once in each step.
+fn counter(version: &str, values: &[f64]) -> Counter {
+    let points = series(version, values).points.into_iter();
+    Counter {
+        version: version.to_owned(),
+        points: points.map(|(time, value)| (time, [value; 2])).collect(),
+    }
+}
+
+fn counters(values: [&[f64]; 2]) -> Vec<Counter> {
+    vec![counter("stable", values[0]), counter("canary", values[1])]
+}
+
 /// How far an experiment of 100 users is after so many steps.
 fn after(steps: u64, counts: &Counts) -> Progress {
     Progress::new(&experiment(100), counts, Time(START + steps * STEP))
@@ -39,11 +53,16 @@ fn after(steps: u64, counts: &Counts) -> Progress {
 
 #[test]
 fn users_are_counted_from_the_start_on_over_restarts_and_new_gateways() {
-    let mut late = series("canary", &[0.0, 0.0, 0.0, 4.0, 9.0]);
+    let mut late = counter("canary", &[0.0, 0.0, 0.0, 5.0, 10.0]);
     late.points.drain(..3);
+    // It had counted one when it was scraped for the first time.
+    late.points[0].1 = [1.0, 5.0];
     let counts = Counts {
         // 1,000 came before; the gateway begins anew after the second step.
-        assignments: vec![series("stable", &[1000.0, 1010.0, 1030.0, 5.0, 25.0]), late],
+        assignments: vec![
+            counter("stable", &[1000.0, 1010.0, 1030.0, 5.0, 25.0]),
+            late,
+        ],
         slots: slots([&[9000.0; 5], &[1000.0; 5]]),
     };
     let users = |steps| after(steps, &counts).users;
@@ -55,24 +74,36 @@ fn users_are_counted_from_the_start_on_over_restarts_and_new_gateways() {
     assert_eq!(after(4, &counts).missing(&experiment(100)), 36);
 }
 
-/// The series of an old gateway by which 36 and 4 came in the end, without what was not scraped at some steps.
-fn old_gateway(away: impl Fn(u64) -> bool) -> Counts {
-    let without = |mut all: Vec<Series>| {
-        for series in &mut all {
-            let known = |(time, _): &(u64, f64)| !away((time - START) / STEP);
-            series.points.retain(known);
-        }
-        all
+#[test]
+fn a_gateway_that_began_anew_and_overtook_itself_counts_from_zero() {
+    let mut stable = counter("stable", &[7.0, 60.0]);
+    stable.points[1].1 = [2.0, 60.0];
+    let counts = Counts {
+        assignments: vec![stable],
+        slots: Vec::new(),
     };
+    assert_eq!(after(1, &counts).users, [60.0, 0.0]);
+}
+
+/// An old gateway by which 36 and 4 came in the end, without what was not scraped in some steps.
+fn old_gateway(away: impl Fn(u64) -> bool) -> Counts {
+    let known = |time: u64| !away((time - START) / STEP);
     let before = |more: &[f64], before: f64| more.iter().map(|more| before + more).collect();
     let [stable, canary]: [Vec<f64>; 2] = [
         before(&[0.0, 0.0, 0.0, 18.0, 36.0], 900_000.0),
         before(&[0.0, 0.0, 0.0, 2.0, 4.0], 100_000.0),
     ];
-    Counts {
-        assignments: without(slots([&stable, &canary])),
-        slots: without(slots([&[9000.0; 5], &[1000.0; 5]])),
+    let mut counts = Counts {
+        assignments: counters([&stable, &canary]),
+        slots: slots([&[9000.0; 5], &[1000.0; 5]]),
+    };
+    for counter in &mut counts.assignments {
+        counter.points.retain(|(time, _)| known(*time));
     }
+    for series in &mut counts.slots {
+        series.points.retain(|(time, _)| known(*time));
+    }
+    counts
 }
 
 fn is_late(counts: &Counts, since: u64) {
@@ -100,11 +131,11 @@ fn an_old_gateway_scraped_for_the_first_time_after_the_start_is_not_taken_for_ne
 fn a_prometheus_that_was_away_at_the_start_does_not_take_old_users_for_new_ones() {
     let mut counts = old_gateway(|step| step < 2);
     // A gateway that came meanwhile is as old as the other, for all that is known.
-    let newer = counts.assignments.iter().map(|series| Series {
-        version: series.version.clone(),
-        points: series.points.iter().map(|(time, _)| (*time, 7.0)).collect(),
-    });
-    counts.assignments.extend(newer.collect::<Vec<_>>());
+    let mut newer = counters([&[7.0; 5], &[7.0; 5]]);
+    for counter in &mut newer {
+        counter.points.drain(..2);
+    }
+    counts.assignments.extend(newer);
     is_late(&counts, 2);
 }
 
@@ -115,9 +146,8 @@ fn a_prometheus_that_was_away_later_counts_on_where_it_was() {
     assert_eq!(progress.slots, Slots::Steady([9000.0, 1000.0]));
 }
 
-/// One of the things that the README says it cannot see.
 #[test]
-fn a_renamed_target_cannot_be_told_from_a_new_gateway() {
+fn a_renamed_target_does_not_bring_its_old_users_along() {
     let mut counts = old_gateway(|_| false);
     for old in 0..2 {
         let mut renamed = counts.assignments[old].clone();
@@ -126,13 +156,14 @@ fn a_renamed_target_cannot_be_told_from_a_new_gateway() {
         counts.assignments.push(renamed);
     }
     assert_eq!(after(1, &counts).users, [0.0, 0.0]);
-    assert_eq!(after(2, &counts).users, [900_000.0, 100_000.0]);
+    assert_eq!(after(2, &counts).users, [0.0, 0.0]);
+    assert_eq!(after(4, &counts).users, [36.0, 4.0]);
 }
 
 #[test]
 fn the_moment_of_the_verdict_is_the_first_with_all_users() {
     let counts = Counts {
-        assignments: slots([
+        assignments: counters([
             &[0.0, 60.0, 89.0, 95.0, 900.0],
             &[0.0, 5.0, 10.0, 10.0, 90.0],
         ]),
@@ -151,7 +182,7 @@ fn the_moment_of_the_verdict_is_the_first_with_all_users() {
 
 #[test]
 fn weights_that_move_before_the_verdict_are_noticed_and_later_ones_are_not() {
-    let users = slots([&[0.0, 0.0, 200.0], &[0.0, 0.0, 20.0]]);
+    let users = counters([&[0.0, 0.0, 200.0], &[0.0, 0.0, 20.0]]);
     let told = |control: &[f64], treatment: &[f64]| {
         let counts = Counts {
             assignments: users.clone(),
@@ -183,10 +214,28 @@ fn weights_that_move_before_the_verdict_are_noticed_and_later_ones_are_not() {
 }
 
 #[test]
+fn gateways_that_do_not_deal_out_alike_are_noticed() {
+    let told = |other: [f64; 3]| {
+        let mut slots = slots([&[9000.0; 3], &[1000.0; 3]]);
+        slots.push(series("canary", &other));
+        let counts = Counts {
+            assignments: Vec::new(),
+            slots,
+        };
+        after(2, &counts).slots
+    };
+    let moved = |step| Slots::Moved(Time(START + step * STEP));
+    assert_eq!(told([1000.0; 3]), Slots::Steady([9000.0, 1000.0]));
+    assert_eq!(told([2000.0, 1000.0, 1000.0]), moved(1));
+    assert_eq!(told([1000.0, 2000.0, 2000.0]), moved(2));
+    assert_eq!(told([2000.0; 3]), moved(2));
+}
+
+#[test]
 fn a_split_that_was_too_uneven_once_stays_so_whoever_asks_later() {
     // After the first step canary has a fifth where a tenth is expected; later it has a tenth.
     let counts = Counts {
-        assignments: slots([
+        assignments: counters([
             &[0.0, 400.0, 1800.0, 3600.0, 7200.0],
             &[0.0, 100.0, 200.0, 400.0, 800.0],
         ]),
@@ -213,7 +262,7 @@ fn a_split_that_was_too_uneven_once_stays_so_whoever_asks_later() {
 #[test]
 fn an_uneven_split_by_moved_weights_is_told_as_moved_weights() {
     let counts = Counts {
-        assignments: slots([&[0.0, 900.0, 1800.0], &[0.0, 100.0, 1000.0]]),
+        assignments: counters([&[0.0, 900.0, 1800.0], &[0.0, 100.0, 1000.0]]),
         slots: slots([&[9000.0, 9000.0, 5000.0], &[1000.0, 1000.0, 5000.0]]),
     };
     let progress = Progress::new(&experiment(5000), &counts, Time(START + 9 * STEP));
@@ -223,22 +272,122 @@ fn an_uneven_split_by_moved_weights_is_told_as_moved_weights() {
 #[test]
 fn a_quantile_is_interpolated_within_its_borders() {
     let sums = Sums {
-        answers: vec![10.0, 90.0, 100.0],
+        answers: vec![10.0, 90.0, 99.0, 99.0, 100.0],
         ..Sums::default()
     };
-    let borders = [0.1, 0.3, f64::INFINITY];
+    let borders = [0.1, 0.3, 0.6, 0.8, f64::INFINITY];
     for (share, seconds) in [
-        (0.05, Some(0.05)),
-        (0.5, Some(0.2)),
+        // Of 90 who wait longer than 0.1 s, 10 wait longer than 0.3 s: 30 halfway.
+        (0.7, Some(0.2)),
         (0.9, Some(0.3)),
-        (0.95, None),
+        (0.99, Some(0.6)),
+        (0.995, None),
     ] {
         match (sums.quantile(share, &borders), seconds) {
             (Some(found), Some(seconds)) => assert!((found - seconds).abs() < 1e-12, "{found}"),
             (found, seconds) => assert_eq!(found, seconds),
         }
     }
+    // Nobody waits longer than 0.3 s: evenly.
+    let all = Sums {
+        answers: vec![0.0, 100.0, 100.0],
+        ..Sums::default()
+    };
+    let found = all.quantile(0.75, &[0.1, 0.3, f64::INFINITY]).unwrap();
+    assert!((found - 0.25).abs() < 1e-12, "{found}");
     assert_eq!(Sums::default().quantile(0.5, &[]), None);
+}
+
+#[test]
+fn a_p95_that_rises_by_five_percent_is_read_as_one_wherever_it_lies_between_borders() {
+    // The borders of the service, and lognormal latencies with a standard deviation of half the mean.
+    let borders: Vec<f64> = (0..60).map(|power| 0.0005 * 1.2_f64.powi(power)).collect();
+    let deviation = 0.25_f64.ln_1p().sqrt();
+    let p95 = |median: f64| {
+        let latency = LogNormal::new(median.ln(), deviation).unwrap();
+        let answers = borders.iter().map(|border| 1e6 * latency.cdf(*border));
+        let sums = Sums {
+            answers: answers.chain([1e6]).collect(),
+            ..Sums::default()
+        };
+        sums.quantile(0.95, &borders).unwrap()
+    };
+    for place in 0..20 {
+        let median = 0.1 * 1.01_f64.powi(place);
+        let rise = p95(1.05 * median) / p95(median) - 1.0;
+        assert!((0.049..0.051).contains(&rise), "{rise}");
+    }
+}
+
+#[test]
+fn a_bucket_without_users_of_a_version_is_no_degree_of_freedom() {
+    let sums = |corrections: f64| Sums {
+        predictions: 100.0,
+        corrections,
+        seconds: 10.0,
+        answers: vec![90.0, 100.0, 100.0],
+    };
+    let none = Sums {
+        answers: vec![0.0; 3],
+        ..Sums::default()
+    };
+    let treatment = |bucket: u8| match bucket {
+        20.. => none.clone(),
+        bucket => sums(24.0 + f64::from(bucket % 5)),
+    };
+    let outcome = Outcome {
+        borders: vec![0.1, 0.12, f64::INFINITY],
+        buckets: (0..32)
+            .map(|bucket| [sums(20.0), treatment(bucket)])
+            .collect(),
+    };
+    let progress = Progress {
+        at: Time(START + STEP),
+        users: [75.0, 25.0],
+        fulfilled: true,
+        slots: Slots::Steady([7500.0, 2500.0]),
+        known: Some(Time(START + STEP)),
+    };
+    let judgement = judge(&experiment(100), &progress, &outcome);
+    assert_eq!(judgement.buckets, 20);
+    for figure in judgement.figures {
+        assert_eq!(figure.ratio.unwrap().freedom, 19.0);
+    }
+}
+
+#[test]
+fn a_rise_is_shown_beside_its_limit_as_exactly_as_it_takes() {
+    let told = |seconds: f64| {
+        let sums = |seconds: f64| Sums {
+            predictions: 100.0,
+            corrections: 20.0,
+            seconds,
+            answers: vec![90.0, 100.0, 100.0],
+        };
+        let outcome = Outcome {
+            borders: vec![0.1, 0.12, f64::INFINITY],
+            buckets: vec![[sums(10.0), sums(seconds)]; 32],
+        };
+        let progress = Progress {
+            at: Time(START + STEP),
+            users: [75.0, 25.0],
+            fulfilled: true,
+            slots: Slots::Steady([7500.0, 2500.0]),
+            known: Some(Time(START + STEP)),
+        };
+        let judgement = judge(&experiment(100), &progress, &outcome);
+        let mut reasons = judgement.reasons.into_iter();
+        reasons.find(|reason| reason.starts_with("mean latency"))
+    };
+    let shown = |rise: &str, limit: &str| {
+        Some(format!(
+            "mean latency: {rise} %, less than {limit} % is asked for"
+        ))
+    };
+    assert_eq!(told(10.499_999), None);
+    assert_eq!(told(10.5), shown("+5.0", "+5.0"));
+    assert_eq!(told(10.500_4), shown("+5.004", "+5.000"));
+    assert_eq!(told(10.6), shown("+6.0", "+5.0"));
 }
 
 /// Counts of all sizes, and none often enough.
@@ -306,6 +455,7 @@ fn progress() -> impl Strategy<Value = Progress> {
         users,
         fulfilled,
         slots,
+        known: Some(Time(START)),
     })
 }
 

@@ -26,3 +26,26 @@ pub(super) fn lower_bound(ratio: &LogRatio, alpha: f64) -> f64 {
     let tail = Normal::standard().sf(z).max(SMALLEST_TAIL);
     ratio.estimate + ratio.error * quantile(ratio.freedom, tail)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// By norm.sf and t.ppf of SciPy.
+    #[test]
+    fn bounds_are_those_of_another_library() {
+        for (estimate, error, freedom, bound) in [
+            (0.3, 0.05, 31.0, 0.114_296_6),
+            (0.1, 0.01, 31.0, 0.061_138_5),
+            (0.1, 0.01, 7.0, 0.039_198_0),
+        ] {
+            let ratio = LogRatio {
+                estimate,
+                error,
+                freedom,
+            };
+            let found = lower_bound(&ratio, 0.025);
+            assert!((found - bound).abs() < 1e-6, "{found}");
+        }
+    }
+}

@@ -179,8 +179,10 @@ impl Read for Time {
 pub struct Users(pub u32);
 
 impl Users {
-    const FEWEST: u32 = 100;
-    const MOST: u32 = 1_000_000_000;
+    /// As few can be planned.
+    pub(super) const FEWEST: u32 = 100;
+    /// As many can be planned.
+    pub(super) const MOST: u32 = 1_000_000_000;
 }
 
 impl Read for Users {

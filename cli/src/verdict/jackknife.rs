@@ -6,20 +6,20 @@ use super::sums::{Outcome, Sums};
 
 /// The logarithm of treatment over control, and how sure it is.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) struct LogRatio {
+pub struct LogRatio {
     /// The logarithm of the ratio.
-    pub(super) estimate: f64,
+    pub estimate: f64,
     /// Its standard error.
-    pub(super) error: f64,
+    pub error: f64,
     /// How many degrees of freedom the standard error has.
-    pub(super) freedom: f64,
+    pub freedom: f64,
 }
 
 impl LogRatio {
     /// Compares a figure of the two versions, by leaving out one bucket after the other.
     ///
     /// `None` where the figure is not known, or is zero, in either version, or would be so without
-    /// one of the buckets; or with fewer than two buckets.
+    /// one of the buckets; or with fewer than two complete buckets.
     pub(super) fn of(outcome: &Outcome, figure: impl Fn(&Sums) -> Option<f64>) -> Option<Self> {
         let log_ratio = |[control, treatment]: [&Sums; 2]| {
             let log = (figure(treatment)? / figure(control)?).ln();
@@ -32,17 +32,16 @@ impl LogRatio {
             let rest = [&total[0] - control, &total[1] - treatment];
             without.push(log_ratio(rest.each_ref())?);
         }
+        // One that has no users of a version tells nothing of how much buckets differ.
+        let freedom = outcome.complete().checked_sub(1).filter(|left| *left > 0)? as f64;
         let buckets = without.len() as f64;
-        if buckets < 2.0 {
-            return None;
-        }
         let mean = without.iter().sum::<f64>() / buckets;
         let squares: f64 = without.iter().map(|log| (log - mean).powi(2)).sum();
         let error = (squares * (buckets - 1.0) / buckets).sqrt();
         error.is_finite().then_some(Self {
             estimate,
             error,
-            freedom: buckets - 1.0,
+            freedom,
         })
     }
 

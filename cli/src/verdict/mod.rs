@@ -18,10 +18,12 @@ mod sums;
 pub use experiment::{
     Experiment, Label, Matcher, Matchers, MetricName, Metrics, Percent, Time, Users,
 };
+pub use jackknife::LogRatio;
 pub use judge::{Figure, Judgement, Of, Verdict, judge};
 pub use observe::{RESOLUTION, counts, outcome};
-pub use progress::{Counts, Progress, Series, Slots};
+pub use progress::{Counter, Counts, Progress, Series, Slots};
 pub use prometheus::{Address, Prometheus};
 pub use report::{json, text};
+pub use sample_ratio::SampleRatio;
 pub use sample_size::{Expected, Misses};
 pub use sums::{BUCKETS, Outcome, Sums};

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::experiment::{Experiment, Time};
-use super::progress::{Counts, Series};
+use super::progress::{Counter, Counts, Series};
 use super::prometheus::{Prometheus, Row};
 use super::sums::{BUCKETS, Outcome, Sums};
 
@@ -27,43 +27,44 @@ pub fn counts(
     let start = experiment.start.0;
     let steps = now.0.saturating_sub(start + SETTLED) / RESOLUTION;
     let until = Time(start + steps * RESOLUTION);
-    let mut counts = Counts::default();
     let metrics = &experiment.metrics;
-    let assignments = of_filter(experiment, &metrics.assignments.0);
-    let slots = of_filter(experiment, &metrics.slots.0);
-    let slots = format!("max by (rollout, version) ({slots})");
+    // What was scraped in a step stands for its end: a scrape that is missed does not matter.
+    let [assignments, slots] = [&metrics.assignments.0, &metrics.slots.0]
+        .map(|metric| format!("{}[{RESOLUTION}s]", of_filter(experiment, metric)));
+    let last = format!("last_over_time({assignments})");
+    let least = format!("min_over_time({assignments})");
+    let slots = format!("last_over_time({slots})");
+    let mut counts = Counts::default();
     // Filters that come and go in the meantime stay the same series: they are told apart by labels.
-    let mut known: BTreeMap<BTreeMap<String, String>, Series> = BTreeMap::new();
+    let mut known: BTreeMap<BTreeMap<String, String>, BTreeMap<u64, [f64; 2]>> = BTreeMap::new();
     let mut first = 0;
     while first <= steps {
-        let last = steps.min(first + POINTS - 1);
-        let range = [first, last].map(|step| Time(start + step * RESOLUTION));
-        for row in prometheus.query_range("new users", &assignments, range, RESOLUTION)? {
-            add(&mut known, row);
+        let end = steps.min(first + POINTS - 1);
+        let range = [first, end].map(|step| Time(start + step * RESOLUTION));
+        for (index, query) in [&least, &last].into_iter().enumerate() {
+            for mut row in prometheus.query_range("new users", query, range, RESOLUTION)? {
+                // Not every function keeps the name.
+                row.labels.remove("__name__");
+                let points = known.entry(row.labels).or_default();
+                for (time, value) in row.points {
+                    points.entry(time).or_insert([value; 2])[index] = value;
+                }
+            }
         }
-        for row in prometheus.query_range("slots", &slots, range, RESOLUTION)? {
-            counts.slots.push(series(row));
+        for mut row in prometheus.query_range("slots", &slots, range, RESOLUTION)? {
+            counts.slots.push(Series {
+                version: row.labels.remove("version").unwrap_or_default(),
+                points: row.points,
+            });
         }
-        first = last + 1;
+        first = end + 1;
     }
-    counts.assignments = known.into_values().collect();
+    let counters = known.into_iter().map(|(mut labels, points)| Counter {
+        version: labels.remove("version").unwrap_or_default(),
+        points: points.into_iter().collect(),
+    });
+    counts.assignments = counters.collect();
     Ok((counts, until))
-}
-
-fn add(known: &mut BTreeMap<BTreeMap<String, String>, Series>, row: Row) {
-    let labels = row.labels.clone();
-    let series = series(row);
-    match known.get_mut(&labels) {
-        Some(known) => known.points.extend(series.points),
-        None => drop(known.insert(labels, series)),
-    }
-}
-
-fn series(mut row: Row) -> Series {
-    Series {
-        version: row.labels.remove("version").unwrap_or_default(),
-        points: row.points,
-    }
 }
 
 /// What users did from the start until `at`.

@@ -99,6 +99,18 @@ impl Prometheus {
         })
     }
 
+    /// What time it is there: what it scraped carries the time of its clock, not of this machine's.
+    ///
+    /// # Errors
+    /// It does not answer, or not as it should.
+    pub fn now(&self) -> Result<Time, String> {
+        let what = "the time";
+        let rows = self.ask(what, "query", &[("query", "vector(time())")])?;
+        let point = rows.first().and_then(|row| row.points.first());
+        let time = point.map(|(time, _)| Time(*time));
+        time.ok_or_else(|| self.fault(what, "the answer has none"))
+    }
+
     /// The value of each series of an expression at a time. `what` names it for people.
     pub(super) fn query(&self, what: &str, query: &str, at: Time) -> Result<Vec<Row>, String> {
         let time = at.0.to_string();

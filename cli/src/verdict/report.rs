@@ -5,9 +5,11 @@ use std::io::{self, Write};
 use serde_json::{Value, json};
 
 use super::experiment::Experiment;
-use super::judge::{CONFIDENCE, FALSE_ALARM, Figure, Judgement, Of, Verdict, percent};
-use super::progress::{Progress, Slots};
-use super::sums::BUCKETS;
+use super::judge::{
+    CONFIDENCE, FALSE_ALARM, Figure, Judgement, Of, SIGNIFICANCE, Verdict, chance, percent,
+};
+use super::progress::{MISMATCH, Progress, Slots};
+use super::sums::{BUCKETS, Sums};
 
 /// Says a judgement in words.
 ///
@@ -56,14 +58,35 @@ pub fn text(
         "time        {} to {}{until}",
         experiment.start, progress.at
     )?;
-    if let (Slots::Steady(slots), Some(p)) = (progress.slots, judgement.sample_ratio) {
+    if let (Slots::Steady(slots), Some(split)) = (progress.slots, judgement.sample_ratio) {
         let [control, treatment] = slots;
         writeln!(
             out,
-            "split       by {control} : {treatment} slots, p {p:.3}"
+            "split       by {control} : {treatment} slots, {}",
+            chance(split.p)
         )?;
     }
     writeln!(out, "buckets     {} of {BUCKETS}", judgement.buckets)?;
+    let counts = |sums: &Sums| {
+        let counts = [sums.predictions, sums.answered(), sums.corrections];
+        let [predictions, answers, corrections] =
+            counts.map(|count| thousands(count.round() as u64));
+        // While users are missing, nothing is said of corrections.
+        let corrections = match progress.fulfilled {
+            true => format!(", {corrections} corrections"),
+            false => String::new(),
+        };
+        format!("{predictions} predictions{corrections}, {answers} answers")
+    };
+    for (first, version, sums) in [
+        ("counted", control, &judgement.total[0]),
+        ("", treatment, &judgement.total[1]),
+    ] {
+        writeln!(out, "{first:11} {} in {version}", counts(sums))?;
+    }
+    for note in &judgement.notes {
+        writeln!(out, "note        {note}")?;
+    }
     if judgement.figures.is_empty() {
         return Ok(());
     }
@@ -102,14 +125,6 @@ fn certain(figure: &Figure) -> String {
     }
 }
 
-/// A p-value.
-fn chance(p: f64) -> String {
-    match p < 0.001 {
-        true => "p < 0.001".to_owned(),
-        false => format!("p {p:.3}"),
-    }
-}
-
 fn shown(of: Of, value: Option<f64>) -> String {
     match value {
         None => "?".to_owned(),
@@ -142,7 +157,7 @@ fn thousands(number: u64) -> String {
 }
 
 /// Says a judgement in JSON: times as in RFC 3339, rates and rises as fractions, latency in seconds,
-/// `null` for what is not known.
+/// standard errors of the logarithm of treatment over control, `null` for what is not known.
 pub fn json(experiment: &Experiment, progress: &Progress, judgement: &Judgement) -> Value {
     let [control, treatment] = experiment.versions();
     let verdict = match judgement.verdict {
@@ -152,12 +167,20 @@ pub fn json(experiment: &Experiment, progress: &Progress, judgement: &Judgement)
         Verdict::Invalid => "invalid",
     };
     let slots = match progress.slots {
-        Slots::Steady(slots) => json!({ "control": slots[0], "treatment": slots[1] }),
+        Slots::Steady(slots) => whole(slots),
         _ => Value::Null,
     };
+    let test = judgement
+        .sample_ratio
+        .map(|split| match split.always_valid {
+            true => "always_valid",
+            false => "chi_squared",
+        });
+    let counts = |count: fn(&Sums) -> f64| whole(judgement.total.each_ref().map(count));
     let mut json = json!({
         "verdict": verdict,
         "reasons": judgement.reasons,
+        "notes": judgement.notes,
         "rollout": experiment.rollout.as_str(),
         "control": control,
         "treatment": treatment,
@@ -165,11 +188,24 @@ pub fn json(experiment: &Experiment, progress: &Progress, judgement: &Judgement)
         "judged_at": progress.at.to_string(),
         "planned_users": experiment.planned(),
         "missing_users": judgement.missing,
-        "users": { "control": progress.users[0], "treatment": progress.users[1] },
+        "fulfilled": progress.fulfilled,
+        "criteria": {
+            "minimal_rise": experiment.minimal_rise.fraction(),
+            "significance": SIGNIFICANCE,
+            "maximal_latency_rise": experiment.maximal_latency_rise.fraction(),
+            "sample_ratio_p": MISMATCH,
+        },
+        "users": whole(progress.users),
         "slots": slots,
-        "sample_ratio_p": judgement.sample_ratio,
+        "sample_ratio_p": judgement.sample_ratio.map(|split| split.p),
+        "sample_ratio_test": test,
         "buckets": judgement.buckets,
+        "predictions": counts(|sums| sums.predictions),
+        "answers": counts(Sums::answered),
     });
+    if progress.fulfilled {
+        json["corrections"] = counts(|sums| sums.corrections);
+    }
     for figure in &judgement.figures {
         let name = match figure.of {
             Of::CorrectionRate => "correction_rate",
@@ -180,6 +216,8 @@ pub fn json(experiment: &Experiment, progress: &Progress, judgement: &Judgement)
             "control": figure.values[0],
             "treatment": figure.values[1],
             "rise": figure.rise,
+            "standard_error": figure.ratio.map(|ratio| ratio.error),
+            "degrees_of_freedom": figure.ratio.map(|ratio| ratio.freedom as u64),
         });
         match progress.fulfilled {
             true => {
@@ -197,4 +235,10 @@ pub fn json(experiment: &Experiment, progress: &Progress, judgement: &Judgement)
         json[name] = fields;
     }
     json
+}
+
+/// Numbers of both versions, to the next whole one: what `increase()` extrapolates is none.
+fn whole(numbers: [f64; 2]) -> Value {
+    let [control, treatment] = numbers.map(|number| number.round() as u64);
+    json!({ "control": control, "treatment": treatment })
 }

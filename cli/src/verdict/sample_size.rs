@@ -2,15 +2,14 @@
 
 use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
 
+use super::experiment::Users;
 use super::jackknife::quantile;
 use super::judge::SIGNIFICANCE;
 use super::sums::BUCKETS;
 
-/// Fewer corrections than this for each bucket and version, and no logarithm of a rate is anywhere
-/// near normal.
-const CORRECTIONS_A_BUCKET: f64 = 5.0;
-/// As many users as an experiment can plan.
-const MOST: u64 = 1_000_000_000;
+/// Fewer users or corrections than this for each bucket and version: some bucket might well have none,
+/// and no logarithm of a rate is anywhere near normal.
+const FEWEST_A_BUCKET: f64 = 5.0;
 /// Into how many equally likely values the standard error's distribution is cut.
 const CUTS: u32 = 200;
 
@@ -60,15 +59,12 @@ impl Expected {
     /// The fewest users, of both versions together, with which such a treatment is accepted with this
     /// probability at least; `None` if not even a billion suffice.
     pub fn users(&self, power: f64) -> Option<u64> {
-        let enough = |users: u64| self.misses(users).power() >= power && self.countable(users);
-        let mut above = 1;
-        while !enough(above) {
-            above *= 2;
-            if above > MOST {
-                return None;
-            }
+        let enough =
+            |users: u32| self.misses(users.into()).power() >= power && self.countable(users.into());
+        let (mut below, mut above) = (Users::FEWEST - 1, Users::MOST);
+        if !enough(above) {
+            return None;
         }
-        let mut below = above / 2;
         while above - below > 1 {
             let middle = below.midpoint(above);
             match enough(middle) {
@@ -76,7 +72,7 @@ impl Expected {
                 false => below = middle,
             }
         }
-        Some(above)
+        Some(above.into())
     }
 
     /// How likely such a treatment misses each criterion with so many users.
@@ -128,9 +124,12 @@ impl Expected {
         [1.0 - self.share, self.share].map(|share| users as f64 * share * self.reviews)
     }
 
+    /// Whether every bucket may be expected to have users and corrections of both versions.
     fn countable(&self, users: u64) -> bool {
-        let corrections = self.predictions(users).map(|number| number * self.rate);
-        let fewest = CORRECTIONS_A_BUCKET * f64::from(BUCKETS);
-        corrections.iter().all(|number| *number >= fewest)
+        let predictions = self.predictions(users);
+        predictions.into_iter().all(|number| {
+            let fewest = (number / self.reviews).min(number * self.rate);
+            fewest >= FEWEST_A_BUCKET * f64::from(BUCKETS)
+        })
     }
 }

@@ -35,20 +35,36 @@ impl Sums {
         self.answers.last().copied().unwrap_or(0.0)
     }
 
-    /// The seconds within which this share of the answers came, interpolated as PromQL's
-    /// `histogram_quantile` does; `None` beyond the last finite border, where nobody knows.
+    /// The seconds within which this share of the answers came; `None` beyond the last finite border,
+    /// where nobody knows.
+    ///
+    /// Between two borders, answers are taken to come at a rate that is the same share of those who still
+    /// wait, as in the tail of most latencies. Were they taken to lie evenly, as PromQL's
+    /// `histogram_quantile` does, a p95 that rises by 5 % might look 4 % or 7 % larger, where borders are
+    /// 20 % apart.
     pub fn quantile(&self, share: f64, borders: &[f64]) -> Option<f64> {
+        let [(below, before), (above, after)] = self.bin(share, borders)?;
+        let waiting = self.answered() - share * self.answered();
+        let within = match after > 0.0 {
+            true => (before / waiting).ln() / (before / after).ln(),
+            false => (before - waiting) / before,
+        };
+        Some(below + (above - below) * within)
+    }
+
+    /// The borders between which this share of the answers is reached, and how many took longer than
+    /// each.
+    pub(super) fn bin(&self, share: f64, borders: &[f64]) -> Option<[(f64, f64); 2]> {
         let answered = self.answered();
         let rank = share * answered;
         let place = self.answers.iter().position(|count| *count >= rank);
         let place = place.filter(|_| answered > 0.0)?;
         let above = borders.get(place).filter(|border| border.is_finite())?;
-        let (below, fewer) = match place {
-            0 => (0.0, 0.0),
-            place => (borders[place - 1], self.answers[place - 1]),
+        let below = match place {
+            0 => (0.0, answered),
+            place => (borders[place - 1], answered - self.answers[place - 1]),
         };
-        let within = ratio(rank - fewer, self.answers[place] - fewer)?;
-        Some(below + (above - below) * within)
+        Some([below, (*above, answered - self.answers[place])])
     }
 }
 
