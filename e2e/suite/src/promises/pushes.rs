@@ -88,8 +88,7 @@ pub(crate) fn no_registry(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
 
 pub(crate) fn no_module(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     let mut facts = Vec::new();
-    let url = format!("oci://127.0.0.1:1/lanekeeper@{NO_IMAGE}");
-    let missing = Changes::default().replace("WasmPlugin", "lanekeeper", "/spec/url", url.into());
+    let missing = without_module();
     facts.push(open(cluster, "no such image", &missing)?);
     restore(cluster)?;
     let wrong = NO_IMAGE.trim_start_matches("sha256:").into();
@@ -114,6 +113,12 @@ pub(crate) fn no_module(cluster: &mut dyn Cluster) -> Result<Vec<String>> {
     })?;
     facts.push("no such image, FAIL_CLOSE: everybody gets 403".to_owned());
     Ok(facts)
+}
+
+/// An image for the gateway that cannot be had.
+pub(super) fn without_module() -> Changes {
+    let url = format!("oci://127.0.0.1:1/lanekeeper@{NO_IMAGE}");
+    Changes::default().replace("WasmPlugin", "lanekeeper", "/spec/url", url.into())
 }
 
 /// Under FAIL_OPEN users are served by what they say, else by the baseline.

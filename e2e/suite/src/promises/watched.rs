@@ -11,6 +11,7 @@ use harness::prometheus_api::Api;
 use harness::{build, promise, sentiment};
 use serde_json::Value;
 
+use super::pushes;
 use crate::cluster::{Changes, Cluster};
 use crate::kind::{Forward, GATEWAY, Kind, Kubectl, items, text};
 use crate::traffic::{pods_of, wait_for};
@@ -94,6 +95,17 @@ pub(crate) fn keep(kind: &mut Kind) -> Result<Vec<String>> {
     )];
     facts.extend(rules_and_panels_have_data(&prometheus, &gateway)?);
     facts.push(alertmanager_is_told(&watch, &prometheus, &gateway)?);
+
+    // What the filter said stays until the last connection that it is on is closed.
+    kind.apply(&changes.clone().then(&pushes::without_module()))?;
+    let told = wait_for(IN_TIME, "the filter is missed", || {
+        let firing = prometheus.alerts_of_late("firing")?;
+        Ok(firing.iter().any(|name| name == "LanekeeperAbsent"))
+    })?;
+    facts.push(format!(
+        "a module that cannot be had: LanekeeperAbsent after {:.0} s",
+        told.as_secs_f64()
+    ));
 
     kind.apply(&changes.overlay("istio/overlays/strict"))?;
     let app = pods_of(kind, "app-service").into_iter().next();
