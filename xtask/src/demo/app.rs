@@ -40,6 +40,9 @@ const REVIEWS: [&str; 8] = [
     "We waited an hour and the food was not good",
 ];
 
+/// One of so many requests to the API says what the user thinks of an answer.
+const OPINIONS: usize = 3;
+
 /// An application that the demo can run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub(crate) enum App {
@@ -90,8 +93,20 @@ impl App {
     pub(crate) fn question(self) -> Errand {
         let (host, path, body) = match self {
             Self::SmsChecker => {
-                let sms = MESSAGES[fastrand::usize(..MESSAGES.len())];
-                ("sms-checker.local", "/sms", json!({ "sms": sms }))
+                let number = fastrand::usize(..MESSAGES.len());
+                let guess = if number < 8 { "ham" } else { "spam" };
+                let body = json!({ "sms": MESSAGES[number], "guess": guess });
+                ("sms-checker.local", "/sms", body)
+            }
+            Self::Sentiment if fastrand::usize(..OPINIONS) == 0 => {
+                let label = fastrand::u8(..2);
+                let opinion = match fastrand::u8(..5) {
+                    0 => {
+                        json!({ "action": "override", "originalLabel": label, "correctedLabel": 1 - label })
+                    }
+                    _ => json!({ "action": "confirm", "originalLabel": label }),
+                };
+                (API, "/reviews/confirm", opinion)
             }
             Self::Sentiment => {
                 let review = REVIEWS[fastrand::usize(..REVIEWS.len())];
@@ -107,7 +122,10 @@ impl App {
             path,
             request: Request::post(path, body.to_string())
                 .header("content-type", "application/json"),
-            tiers: &[APP, MODEL],
+            tiers: match path {
+                "/reviews/confirm" => &[APP],
+                _ => &[APP, MODEL],
+            },
             names_version: self == Self::Sentiment,
         }
     }

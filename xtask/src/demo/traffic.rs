@@ -354,7 +354,8 @@ fn too_late(known: &[Quota], name: &str, admitted: &Admitted) -> Option<String> 
 
 /// The tiers that answered: a question must have got to the model, too.
 fn served_by(response: &Response, needed: &[&str]) -> Result<Tiers, String> {
-    if response.status != 200 {
+    // There is nothing to say to an opinion.
+    if ![200, 204].contains(&response.status) {
         let body: String = response.text().chars().take(200).collect();
         return Err(format!("status {}: {body}", response.status));
     }
