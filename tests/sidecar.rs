@@ -136,6 +136,12 @@ fn the_gateway_makes_502_of_a_mismatch_and_leaves_other_421_alone() {
     let response = status();
     assert_eq!(response.status, 502);
     assert_eq!(response.headers.get("x-version-mismatch"), None);
+
+    // Of a gRPC call that is refused, Envoy makes this.
+    gateway.stable.set_status(200);
+    let response = status();
+    assert_eq!(response.status, 200);
+    assert_eq!(response.headers.get("x-version-mismatch"), None);
 }
 
 #[test]

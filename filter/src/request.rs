@@ -59,10 +59,10 @@ impl HttpContext for RequestContext {
 
     fn on_http_response_headers(&mut self, _count: usize, _end_of_stream: bool) -> Action {
         if self.in_force.policy.sidecar().is_none() {
-            match host::header(RESPONSE, ":status").as_deref() {
-                Some(b"421") => hide_mismatch(),
-                Some([b'5', ..]) => self.failed(),
-                _ => {}
+            let status = host::header(RESPONSE, ":status").unwrap_or_default();
+            hide_mismatch(&status);
+            if status.starts_with(b"5") {
+                self.failed();
             }
             answer(&self.response);
         }
@@ -183,10 +183,13 @@ fn problem(title: &str, detail: &str) -> String {
 }
 
 /// A browser that gets 421 may ask again elsewhere (RFC 9110, 15.5.20); but that a request went to a
-/// pod of another version is our own affair.
-fn hide_mismatch() {
-    if host::header(RESPONSE, MISMATCH_HEADER).is_some() {
-        host::remove_header(RESPONSE, MISMATCH_HEADER);
+/// pod of another version is our own affair. gRPC calls are refused with the status 200, and it stays so.
+fn hide_mismatch(status: &[u8]) {
+    if host::header(RESPONSE, MISMATCH_HEADER).is_none() {
+        return;
+    }
+    host::remove_header(RESPONSE, MISMATCH_HEADER);
+    if status == b"421" {
         host::set_header(RESPONSE, ":status", b"502");
     }
 }
