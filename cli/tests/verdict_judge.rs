@@ -288,14 +288,26 @@ fn a_quantile_is_interpolated_within_its_borders() {
             (found, seconds) => assert_eq!(found, seconds),
         }
     }
-    // Nobody waits longer than 0.3 s: evenly.
-    let all = Sums {
-        answers: vec![0.0, 100.0, 100.0],
+    assert_eq!(Sums::default().quantile(0.5, &[]), None);
+}
+
+#[test]
+fn whether_one_answer_took_longer_or_none_hardly_changes_a_quantile() {
+    let p95 = |last: f64| {
+        let sums = Sums {
+            answers: vec![8_000.0, last, 10_000.0],
+            ..Sums::default()
+        };
+        sums.quantile(0.95, &[0.1, 0.12, f64::INFINITY]).unwrap()
+    };
+    let [none, one] = [10_000.0, 9_999.0].map(p95);
+    assert!((one / none - 1.0).abs() < 0.005, "{none} {one}");
+    // Of three answers, none longer: within the borders all the same.
+    let few = Sums {
+        answers: vec![0.0, 3.0, 3.0],
         ..Sums::default()
     };
-    let found = all.quantile(0.75, &[0.1, 0.3, f64::INFINITY]).unwrap();
-    assert!((found - 0.25).abs() < 1e-12, "{found}");
-    assert_eq!(Sums::default().quantile(0.5, &[]), None);
+    assert_eq!(few.quantile(0.95, &[0.1, 0.12, f64::INFINITY]), Some(0.12));
 }
 
 #[test]

@@ -45,10 +45,9 @@ impl Sums {
     pub fn quantile(&self, share: f64, borders: &[f64]) -> Option<f64> {
         let [(below, before), (above, after)] = self.bin(share, borders)?;
         let waiting = self.answered() - share * self.answered();
-        let within = match after > 0.0 {
-            true => (before / waiting).ln() / (before / after).ln(),
-            false => (before - waiting) / before,
-        };
+        // Half of one, if there is none: whether there is one or none shall not matter much.
+        let after = after.max(waiting.min(0.5));
+        let within = (before / waiting).ln() / (before / after).ln();
         Some(below + (above - below) * within)
     }
 
