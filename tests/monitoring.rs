@@ -186,10 +186,19 @@ fn the_page_has_all_recorded_metrics_and_all_that_readmes_have() {
     assert!(missing.is_empty(), "{missing:?}");
 }
 
+fn queries_of_the_runbook() -> Vec<String> {
+    let runbook = fs::read_to_string(monitoring::file("runbook.md")).expect("a runbook");
+    let indented = runbook.lines().filter_map(|line| line.strip_prefix("    "));
+    let queries = indented.filter(|line| !line.starts_with('$'));
+    queries.map(str::to_owned).collect()
+}
+
 /// Somebody else may scrape the same pods, or have a metric of the same name.
 #[test]
-fn rules_and_panels_ask_for_the_targets_of_these_monitors_alone() {
-    for (asks, query) in queries() {
+fn rules_panels_and_runbook_ask_for_the_targets_of_these_monitors_alone() {
+    let runbook = queries_of_the_runbook().into_iter();
+    let runbook = runbook.map(|query| ("the runbook".to_owned(), query));
+    for (asks, query) in queries().into_iter().chain(runbook) {
         for selector in selectors(&query) {
             // What is recorded is of these targets.
             let is_recorded = name(&selector).contains(':');
@@ -203,12 +212,10 @@ fn rules_and_panels_ask_for_the_targets_of_these_monitors_alone() {
 #[test]
 fn the_runbook_asks_for_metrics_that_there_are() {
     let page = page();
-    let runbook = fs::read_to_string(monitoring::file("runbook.md")).expect("a runbook");
-    let indented = runbook.lines().filter_map(|line| line.strip_prefix("    "));
-    let queries: Vec<_> = indented.filter(|line| !line.starts_with('$')).collect();
+    let queries = queries_of_the_runbook();
     assert!(queries.len() > 20, "{queries:#?}");
     for query in queries {
-        for series in metrics_of(query) {
+        for series in metrics_of(&query) {
             assert!(page.contains_key(metric_of(&page, &series)), "{query}");
         }
     }
