@@ -1,7 +1,8 @@
 //! A way from here to something in the cluster.
 
-use std::io::{BufRead, BufReader};
-use std::process::{Child, ChildStdout, Stdio};
+use std::io::{self, BufRead, BufReader};
+use std::process::{Child, Stdio};
+use std::thread;
 
 use anyhow::{Context, Result};
 
@@ -10,8 +11,6 @@ use super::kubectl::Kubectl;
 /// `kubectl port-forward`. It ends when this is dropped.
 pub(crate) struct Forward {
     child: Child,
-    /// It ends when it cannot say what it does.
-    _stdout: BufReader<ChildStdout>,
     /// `host:port` here.
     pub(crate) address: String,
 }
@@ -35,13 +34,14 @@ impl Forward {
         // Forwarding from 127.0.0.1:40000 -> 5000
         let address = line.strip_prefix("Forwarding from ");
         let address = address.and_then(|rest| rest.split(' ').next());
-        let address = address.with_context(|| format!("kubectl port-forward says: {line}"));
+        let address = address.map(str::to_owned);
+        // It says a line for each connection, and waits until somebody reads it.
+        thread::spawn(move || io::copy(&mut stdout, &mut io::sink()));
         let mut forward = Self {
             child,
-            _stdout: stdout,
             address: String::new(),
         };
-        forward.address = address?.to_owned();
+        forward.address = address.with_context(|| format!("kubectl port-forward says: {line}"))?;
         Ok(forward)
     }
 }

@@ -98,7 +98,7 @@ pub(crate) fn keep(kind: &mut Kind) -> Result<Vec<String>> {
 
     // What the filter said stays until the last connection that it is on is closed.
     kind.apply(&changes.clone().then(&pushes::without_module()))?;
-    let told = wait_for(IN_TIME, "the filter is missed", || {
+    let told = wait_for_answer("the filter is missed", || {
         let firing = prometheus.alerts_of_late("firing")?;
         Ok(firing.iter().any(|name| name == "LanekeeperAbsent"))
     })?;
@@ -113,13 +113,16 @@ pub(crate) fn keep(kind: &mut Kind) -> Result<Vec<String>> {
     wait_for(IN_TIME, "a plain call is refused", || {
         Ok(kind.call_to(&app, &Request::get("/version")).is_err())
     })?;
-    let since = prometheus.query("time()")?;
-    let since = since.first().context("no time")?.1;
+    let mut since = 0.0;
+    wait_for_answer("Prometheus knows the time", || {
+        since = prometheus.query("time()")?.first().context("no time")?.1;
+        Ok(true)
+    })?;
     let meshed = kind.pods().iter().filter(|pod| pod.app != GATEWAY).count();
     let scraped = format!(
         r#"count(count by (namespace, pod) (timestamp(http_requests_total{{lanekeeper="sidecar"}}) > {since}))"#
     );
-    wait_for(IN_TIME, "services are scraped under strict", || {
+    wait_for_answer("services are scraped under strict", || {
         let scraped = prometheus.query(&scraped)?;
         Ok(scraped
             .first()
@@ -129,6 +132,19 @@ pub(crate) fn keep(kind: &mut Kind) -> Result<Vec<String>> {
         "istio/overlays/strict: {meshed} services are scraped as before"
     ));
     Ok(facts)
+}
+
+/// As [`wait_for`]; an answer that is late, as when all proxies get another configuration, is waited for,
+/// too.
+fn wait_for_answer(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
+    let mut last = String::new();
+    let waited = wait_for(IN_TIME, what, || {
+        Ok(holds().unwrap_or_else(|error| {
+            last = format!("the last answer: {error:#}");
+            false
+        }))
+    });
+    waited.with_context(|| last)
 }
 
 /// A pod, and what its target has to say of it: namespace, pod, job, `lanekeeper`.

@@ -342,8 +342,6 @@ impl System for Cluster<'_> {
             self.steps
                 .finish(&format!("Removing {release}"), helm.arg("--wait"))?;
         }
-        let mut namespaces = self.kubectl(&["delete", "namespaces", "-l", OURS]);
-        self.steps.finish("Removing namespaces", &mut namespaces)?;
         let operator = [
             "-n",
             "default",
@@ -355,13 +353,15 @@ impl System for Cluster<'_> {
         self.steps
             .finish("Removing the operator of Prometheus", &mut operator)?;
         let types = self.types()?;
-        if types.is_empty() {
-            return Ok(());
+        if !types.is_empty() {
+            let mut types = types.iter().map(String::as_str).collect::<Vec<_>>();
+            types.splice(..0, ["delete", "crds"]);
+            self.steps
+                .finish("Removing the resource types", &mut self.kubectl(&types))?;
         }
-        let mut types = types.iter().map(String::as_str).collect::<Vec<_>>();
-        types.splice(..0, ["delete", "crds"]);
-        self.steps
-            .finish("Removing the resource types", &mut self.kubectl(&types))
+        // Last: by these a later run knows that the rest is ours.
+        let mut namespaces = self.kubectl(&["delete", "namespaces", "-l", OURS]);
+        self.steps.finish("Removing namespaces", &mut namespaces)
     }
 
     fn say_how_to_go_on(&self) {

@@ -1,19 +1,19 @@
 //! The operator of Prometheus, as its release installs it.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::Result;
 
 use super::cluster::Cluster;
 use super::machine::Machine;
 
-/// Of the release that e2e/kind/from-source builds, too.
+/// Of the version that e2e/kind/from-source/operator/go.mod has, too.
 const BUNDLE: &str = "https://github.com/prometheus-operator/prometheus-operator/releases/download/v0.85.0/bundle.yaml";
 
 /// Where the operator comes from.
 #[derive(Debug, clap::Args)]
 pub(super) struct Release {
-    /// The manifests of Prometheus' operator, a file or a URL [default: those of its release 0.85.0]
+    /// The manifests of Prometheus' operator, a file or a URL [default: those of its release]
     #[arg(long, env = "OPERATOR_BUNDLE", value_name = "FILE|URL")]
     operator_bundle: Option<String>,
 }
@@ -37,7 +37,7 @@ impl Operator {
     }
 
     /// Images for the nodes.
-    pub(super) fn archive(&self) -> Option<&std::path::Path> {
+    pub(super) fn archive(&self) -> Option<&Path> {
         self.archive.as_deref()
     }
 
@@ -49,5 +49,23 @@ impl Operator {
             &["--server-side", "-f", &self.bundle],
             ["default", "deployment/prometheus-operator"],
         )
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use harness::build;
+
+    #[test]
+    fn the_release_is_of_the_version_that_is_built_from_source() {
+        let file = build::workspace().join("e2e/kind/from-source/operator/go.mod");
+        let module = std::fs::read_to_string(file).unwrap();
+        let name = "github.com/prometheus-operator/prometheus-operator v";
+        let (_, rest) = module.split_once(name).unwrap();
+        let version = rest.split_whitespace().next().unwrap();
+        assert!(
+            super::BUNDLE.contains(&format!("/v{version}/")),
+            "{version}"
+        );
     }
 }
