@@ -6,6 +6,7 @@ use std::process::Command;
 use std::sync::atomic::AtomicBool;
 
 use harness::envoy::{self, Envoy};
+pub use harness::http::cookies;
 use harness::http::{self, Request, Response};
 use harness::plugin::{Environment, Plugin as PluginFile, Verdict};
 use harness::process::Process;
@@ -84,8 +85,6 @@ pub fn user_of(version: &str) -> String {
         .find(|user| version_of(user) == version)
         .expect("there is one")
 }
-
-pub use harness::http::cookies;
 
 /// The Envoy under test: the version that `ENVOY_VERSION` names, as the matrix does, or the default.
 fn binary() -> PathBuf {

@@ -302,6 +302,7 @@ fn parse_head<'b>(
     let headers = headers.map(|h| (h.name, h.value)).collect();
     Ok(Some((length, status, headers)))
 }
+
 /// The `name=value` parts of all Set-Cookie headers of a response, as a browser sends them back.
 pub fn cookies(response: &Response) -> String {
     let all = response.headers.all("set-cookie").into_iter();

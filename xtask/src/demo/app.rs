@@ -8,8 +8,8 @@ use serde_json::json;
 
 use super::table::{APP, MODEL, PAGE};
 
-/// Made up, half of them spam for both models.
-const MESSAGES: [&str; 16] = [
+/// Made up: what is no spam for both models, and what is.
+const HAM: [&str; 8] = [
     "Shall we meet at the station at six?",
     "The soup is on the stove, just warm it up",
     "Running ten minutes late, start without me",
@@ -18,6 +18,8 @@ const MESSAGES: [&str; 16] = [
     "Practice is moved to Thursday, hall two",
     "Thanks for the lift yesterday, I owe you one",
     "Can you send me the notes from this morning?",
+];
+const SPAM: [&str; 8] = [
     "WINNER! Claim your FREE cruise now, text SAIL to 80000",
     "Your account is on hold. Reply with your PIN to unlock a 500 pound bonus",
     "Hot singles near you! Call 0900 000 000, only 2.99 per minute",
@@ -93,9 +95,12 @@ impl App {
     pub(crate) fn question(self) -> Errand {
         let (host, path, body) = match self {
             Self::SmsChecker => {
-                let number = fastrand::usize(..MESSAGES.len());
-                let guess = if number < 8 { "ham" } else { "spam" };
-                let body = json!({ "sms": MESSAGES[number], "guess": guess });
+                let (messages, guess) = match fastrand::bool() {
+                    true => (HAM, "ham"),
+                    false => (SPAM, "spam"),
+                };
+                let sms = messages[fastrand::usize(..messages.len())];
+                let body = json!({ "sms": sms, "guess": guess });
                 ("sms-checker.local", "/sms", body)
             }
             Self::Sentiment if fastrand::usize(..OPINIONS) == 0 => {
