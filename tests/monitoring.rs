@@ -23,30 +23,9 @@ fn text(value: &Value) -> &str {
     value.as_str().expect("text")
 }
 
-/// All rules: recording rules and alerts.
-fn rules() -> Vec<Value> {
-    let files = monitoring::files("rules", "yaml").expect("rules");
-    let groups = files
-        .iter()
-        .flat_map(|file| list(&yaml(file)["groups"]).to_vec());
-    groups
-        .flat_map(|group| list(&group["rules"]).to_vec())
-        .collect()
-}
-
 /// The name of a rule's alert.
 fn alert(rule: &Value) -> Option<&str> {
     rule["alert"].as_str()
-}
-
-/// The dashboards, by the names of their files.
-fn dashboards() -> BTreeMap<String, Value> {
-    let files = monitoring::files("dashboards", "json").expect("dashboards");
-    let by_name = files.into_iter().map(|file| {
-        let name = file.file_stem().and_then(|name| name.to_str());
-        (name.expect("a name").to_owned(), yaml(&file))
-    });
-    by_name.collect()
 }
 
 /// The panels of a dashboard, but for its rows.
@@ -58,11 +37,11 @@ fn panels(dashboard: &Value) -> impl Iterator<Item = &Value> {
 /// What asks, as metrics.md calls it, and its query.
 fn queries() -> Vec<(String, String)> {
     let mut queries = Vec::new();
-    for rule in rules() {
+    for rule in monitoring::rules().expect("rules") {
         let name = alert(&rule).unwrap_or_else(|| text(&rule["record"]));
         queries.push((format!("`{name}`"), text(&rule["expr"]).to_owned()));
     }
-    for (name, dashboard) in dashboards() {
+    for (name, dashboard) in monitoring::dashboards().expect("dashboards") {
         for panel in panels(&dashboard) {
             let asks = format!("{name}: {}", text(&panel["title"]));
             for target in list(&panel["targets"]) {
@@ -161,7 +140,8 @@ fn the_page_names_every_metric_that_a_query_names_and_says_which_do() {
 #[test]
 fn the_page_has_all_recorded_metrics_and_all_that_readmes_have() {
     let page = page();
-    let mut expected: BTreeSet<String> = rules()
+    let mut expected: BTreeSet<String> = monitoring::rules()
+        .expect("rules")
         .iter()
         .filter_map(|rule| rule["record"].as_str().map(str::to_owned))
         .collect();
@@ -229,7 +209,7 @@ fn every_alert_says_what_is_wrong_how_much_and_where_to_read_on() {
         .skip(1)
         .map(|section| section.split_once('\n').expect("a title"))
         .collect();
-    let rules = rules();
+    let rules = monitoring::rules().expect("rules");
     let alerts: BTreeSet<_> = rules.iter().filter_map(alert).collect();
     assert_eq!(sections.keys().copied().collect::<BTreeSet<_>>(), alerts);
     for rule in rules.iter().filter(|rule| alert(rule).is_some()) {
@@ -276,7 +256,7 @@ fn every_alert_has_a_case_that_fires_and_one_that_does_not_and_every_record_a_va
             }
         }
     }
-    for rule in rules() {
+    for rule in monitoring::rules().expect("rules") {
         match alert(&rule) {
             Some(name) => assert!(fires.contains(name) && silent.contains(name), "{name}"),
             None => assert!(asked.contains(text(&rule["record"])), "{rule}"),
@@ -303,7 +283,7 @@ fn the_cluster_gets_the_same_rules() {
 
 #[test]
 fn the_version_that_others_are_compared_with_is_the_baseline_of_the_policy() {
-    let mut rules = rules();
+    let mut rules = monitoring::rules().expect("rules");
     rules.retain(|rule| rule["record"] == "deployment:baseline_version:info");
     let [rule] = &rules[..] else {
         panic!("one rule: {rules:?}");
@@ -447,7 +427,7 @@ fn all_that_there_is_is_applied() {
 #[test]
 fn dashboards_show_units_and_use_their_variables() {
     let mut seen = BTreeSet::new();
-    for (name, dashboard) in dashboards() {
+    for (name, dashboard) in monitoring::dashboards().expect("dashboards") {
         assert!(seen.insert(text(&dashboard["uid"]).to_owned()), "{name}");
         let mut ids = BTreeSet::new();
         for panel in panels(&dashboard) {

@@ -1,6 +1,6 @@
 //! The folder `monitoring/`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::PathBuf;
 
@@ -53,19 +53,37 @@ pub fn prometheus_rule() -> Result<String> {
     Ok(manifest)
 }
 
+/// All rules: recording rules and alerts.
+pub fn rules() -> Result<Vec<Value>> {
+    let mut rules = Vec::new();
+    for file in files("rules", "yaml")? {
+        for group in list(&read_document(&file)?["groups"]) {
+            rules.extend_from_slice(list(&group["rules"]));
+        }
+    }
+    Ok(rules)
+}
+
+/// The dashboards, by the names of their files.
+pub fn dashboards() -> Result<BTreeMap<String, Value>> {
+    let mut dashboards = BTreeMap::new();
+    for file in files("dashboards", "json")? {
+        let name = file.file_stem().and_then(|name| name.to_str());
+        let name = name.context("a name")?.to_owned();
+        dashboards.insert(name, read_document(&file)?);
+    }
+    Ok(dashboards)
+}
+
 /// What there is to ask a Prometheus that runs the rules, each with its place: every recorded series, and
 /// every panel when nothing is chosen, which looks back at `range` where Grafana would choose.
 pub fn queries(range: &str) -> Result<Vec<(String, String)>> {
-    let mut queries = Vec::new();
-    for file in files("rules", "yaml")? {
-        let document = read_document(&file)?;
-        let groups = document["groups"].as_array().context("no groups")?.iter();
-        let rules = groups.flat_map(|group| group["rules"].as_array().into_iter().flatten());
-        let records = rules.filter_map(|rule| rule["record"].as_str());
-        queries.extend(records.map(|record| (file.display().to_string(), record.to_owned())));
-    }
-    for file in files("dashboards", "json")? {
-        let dashboard = read_document(&file)?;
+    let rules = rules()?;
+    let records = rules.iter().filter_map(|rule| rule["record"].as_str());
+    let mut queries: Vec<_> = records
+        .map(|record| ("rules".to_owned(), record.to_owned()))
+        .collect();
+    for (name, dashboard) in dashboards()? {
         let variables = list(&dashboard["templating"]["list"])
             .iter()
             .filter_map(|variable| variable["name"].as_str());
@@ -77,7 +95,7 @@ pub fn queries(range: &str) -> Result<Vec<(String, String)>> {
                 for variable in &variables {
                     query = query.replace(&format!("${variable}"), ".*");
                 }
-                queries.push((format!("{}, {}", file.display(), panel["title"]), query));
+                queries.push((format!("{name}, {}", panel["title"]), query));
             }
         }
     }
