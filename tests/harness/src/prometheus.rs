@@ -44,6 +44,13 @@ pub struct Monitoring {
 }
 
 impl Monitoring {
+    /// Whether there are programs to start: an error that says what is missing.
+    pub fn check() -> Result<()> {
+        debian::command("prometheus")?;
+        debian::command("prometheus-alertmanager")?;
+        Ok(())
+    }
+
     /// Starts all three, and waits until they are ready.
     pub fn start(options: &Options, targets: &[Metrics]) -> Result<Self> {
         let config = options.dir.join("config");

@@ -24,6 +24,7 @@ use harness::build;
 use harness::plugin::{Environment, Plugin};
 use harness::ports::{self, free_ports};
 use harness::process::run_visibly;
+use harness::prometheus::Monitoring;
 use harness::topology::{Parts, Topology, VERSIONS};
 use lanekeeper_policy::{Policy, Quota, SLOTS, Version};
 
@@ -118,7 +119,7 @@ pub(crate) fn run(args: &Args) -> Result<bool> {
     let mut wanted = vec![(args.port, "--port"), (args.admin_port, "--admin-port")];
     if args.monitoring {
         // Said before anything is built.
-        Watch::check()?;
+        Monitoring::check()?;
         wanted.push((args.prometheus_port, "--prometheus-port"));
         wanted.push((args.alertmanager_port, "--alertmanager-port"));
     }

@@ -6,7 +6,6 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
-use harness::debian;
 use harness::process::Process;
 use harness::prometheus::{Monitoring, Options};
 use harness::topology::Topology;
@@ -23,13 +22,6 @@ pub(super) struct Watch {
 }
 
 impl Watch {
-    /// Whether there are programs to start.
-    pub(super) fn check() -> Result<()> {
-        debian::command("prometheus")?;
-        debian::command("prometheus-alertmanager")?;
-        Ok(())
-    }
-
     /// Starts both, with their data and the mails in `dir`.
     pub(super) fn start(dir: &Path, ports: [u16; 2], topology: &Topology) -> Result<Self> {
         // Another demo's alerts and mails are none of this one.

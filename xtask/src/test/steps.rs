@@ -5,6 +5,7 @@ use std::path::Path;
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, Result, bail, ensure};
+use harness::prometheus::Monitoring;
 use harness::{build, debian, envoy};
 
 use super::{Outcome, Step};
@@ -188,7 +189,7 @@ fn monitor() -> Result<Outcome> {
         Ok(_) => run("monitoring_rules")?,
         Err(error) => missing.push(format!("{error:#}")),
     }
-    match monitoring_servers() {
+    match Monitoring::check() {
         Ok(()) => {
             run("alerts")?;
             run("verdict")?;
@@ -204,13 +205,6 @@ fn monitor() -> Result<Outcome> {
         true => Ok(Outcome::Passed),
         false => skip(missing.join("; ")),
     }
-}
-
-/// Whether Prometheus and Alertmanager can be had here.
-fn monitoring_servers() -> Result<()> {
-    debian::command("prometheus")?;
-    debian::command("prometheus-alertmanager")?;
-    Ok(())
 }
 
 fn mesh() -> Result<Outcome> {
@@ -313,7 +307,7 @@ fn envoys() -> Result<Outcome> {
 
 fn demo() -> Result<Outcome> {
     let ports = ["--prometheus-port=0", "--alertmanager-port=0"];
-    let monitoring = match monitoring_servers() {
+    let monitoring = match Monitoring::check() {
         Ok(()) => [&["--monitoring"], &ports[..]].concat(),
         // The step of the monitoring says why.
         Err(_) => Vec::new(),
