@@ -331,6 +331,17 @@ fn a_p95_that_rises_by_five_percent_is_read_as_one_wherever_it_lies_between_bord
     }
 }
 
+/// The planned users came, as the slots say.
+fn fulfilled() -> Progress {
+    Progress {
+        at: Time(START + STEP),
+        users: [75.0, 25.0],
+        fulfilled: true,
+        slots: Slots::Steady([7500.0, 2500.0]),
+        known: Some(Time(START + STEP)),
+    }
+}
+
 #[test]
 fn a_bucket_without_users_of_a_version_is_no_degree_of_freedom() {
     let sums = |corrections: f64| Sums {
@@ -353,13 +364,7 @@ fn a_bucket_without_users_of_a_version_is_no_degree_of_freedom() {
             .map(|bucket| [sums(20.0), treatment(bucket)])
             .collect(),
     };
-    let progress = Progress {
-        at: Time(START + STEP),
-        users: [75.0, 25.0],
-        fulfilled: true,
-        slots: Slots::Steady([7500.0, 2500.0]),
-        known: Some(Time(START + STEP)),
-    };
+    let progress = fulfilled();
     let judgement = judge(&experiment(100), &progress, &outcome);
     assert_eq!(judgement.buckets, 20);
     for figure in judgement.figures {
@@ -380,13 +385,7 @@ fn a_rise_is_shown_beside_its_limit_as_exactly_as_it_takes() {
             borders: vec![0.1, 0.12, f64::INFINITY],
             buckets: vec![[sums(10.0), sums(seconds)]; 32],
         };
-        let progress = Progress {
-            at: Time(START + STEP),
-            users: [75.0, 25.0],
-            fulfilled: true,
-            slots: Slots::Steady([7500.0, 2500.0]),
-            known: Some(Time(START + STEP)),
-        };
+        let progress = fulfilled();
         let judgement = judge(&experiment(100), &progress, &outcome);
         let mut reasons = judgement.reasons.into_iter();
         reasons.find(|reason| reason.starts_with("mean latency"))

@@ -35,8 +35,8 @@ impl Sums {
         self.answers.last().copied().unwrap_or(0.0)
     }
 
-    /// The seconds within which this share of the answers came; `None` beyond the last finite border,
-    /// where nobody knows.
+    /// The seconds within which this share of the answers (less than 1) came; `None` beyond the last finite
+    /// border, where nobody knows.
     ///
     /// Between two borders, answers are taken to come at a rate that is the same share of those who still
     /// wait, as in the tail of most latencies. Were they taken to lie evenly, as PromQL's
