@@ -137,14 +137,14 @@ pub(crate) fn keep(kind: &mut Kind) -> Result<Vec<String>> {
 /// As [`wait_for`]; an answer that is late, as when all proxies get another configuration, is waited for,
 /// too.
 fn wait_for_answer(what: &str, mut holds: impl FnMut() -> Result<bool>) -> Result<Duration> {
-    let mut last = String::new();
+    let mut last = "none was faulty".to_owned();
     let waited = wait_for(IN_TIME, what, || {
         Ok(holds().unwrap_or_else(|error| {
-            last = format!("the last answer: {error:#}");
+            last = format!("the last faulty one: {error:#}");
             false
         }))
     });
-    waited.with_context(|| last)
+    waited.with_context(|| format!("answers: {last}"))
 }
 
 /// A pod, and what its target has to say of it: namespace, pod, job, `lanekeeper`.
